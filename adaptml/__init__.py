@@ -1,0 +1,1 @@
+"""The library that functions, trainer and command share: one module for each outside service, decisions apart."""

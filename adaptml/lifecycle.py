@@ -1,0 +1,113 @@
+"""Changing a run and telling everybody: topics, and the files beside the drop.
+
+What a change announces is written with it (audit event, `outbox_pending`) and announced after it. If the
+announcer dies in between, whoever touches the run next, or the reconciler, announces it: nothing is lost, and
+consumers drop repetitions by `event_id`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPICallError, RetryError
+
+from adaptml.report import rejection_report
+from adaptml.runs import Decide
+from adaptml.services import Services
+from schemas import layout
+from schemas.messages import RunEvent, RunReady
+from schemas.run import Event, Run
+from schemas.run_states import RunState
+
+log = logging.getLogger(__name__)
+
+
+def create(services: Services, run: Run) -> bool:
+    """Creates the run and announces it. False when it exists."""
+    if not services.runs.create(run):
+        return False
+    announce(services, services.runs.get(run.run_id))
+    return True
+
+
+def change(
+    services: Services, run_id: str, decide: Decide, *, points: list[dict[str, Any]] | None = None
+) -> Run | None:
+    """Changes the run (see `RunStore.change`) and announces what changed. None when there was nothing to change."""
+    run = services.runs.change(run_id, decide, points=points)
+    if run is not None and run.outbox_pending:
+        announce(services, run)
+    return run
+
+
+def announce(services: Services, run: Run) -> None:
+    """Publishes the run's unannounced events, `run-ready` if it waits, and renews the files beside the drop.
+
+    A service that does not answer is logged and left to the reconciler: the change itself has happened.
+    """
+    try:
+        for event in services.runs.unannounced(run, after=run.announced_revision):
+            services.bus.publish("run-events", _message(event), run_id=run.run_id, tenant=run.tenant)
+        if run.state is RunState.QUEUED:
+            services.bus.publish("run-ready", RunReady(run_id=run.run_id, attempt=run.attempt))
+        write_beside_drop(services, run)
+        services.runs.mark_announced(run.run_id, run.revision)
+    except (GoogleAPICallError, RetryError, TimeoutError) as error:
+        log.warning("announcement of %s revision %d failed: %s", run.run_id, run.revision, type(error).__name__)
+
+
+def write_beside_drop(services: Services, run: Run) -> None:
+    """STATUS.json, and REJECTED.md for a drop that was refused: for a person who only has gsutil."""
+    prefix = layout.drop_prefix(run.tenant, run.name)
+    put = services.objects.put_newer
+    put(run.source.bucket, prefix + layout.STATUS, status_json(run), "application/json", _order(run))
+    if run.state in {RunState.REJECTED, RunState.EXPIRED}:
+        put(run.source.bucket, prefix + layout.REJECTED, rejection_report(run), "text/markdown", _order(run))
+    elif run.state is RunState.QUEUED:
+        # The drop was mended: what an older manifest was refused for would only mislead.
+        services.objects.delete(run.source.bucket, prefix + layout.REJECTED)
+
+
+def status_json(run: Run) -> str:
+    """What STATUS.json says: the run document without its internals."""
+    status = run.model_dump(
+        mode="json",
+        include={
+            "run_id",
+            "state",
+            "state_reason",
+            "tenant",
+            "name",
+            "attempt",
+            "estimate",
+            "progress",
+            "metrics",
+            "artifacts",
+            "cost_usd",
+            "error",
+            "created_at",
+            "updated_at",
+            "finished_at",
+        },
+    )
+    return json.dumps(status | {"manifest_generation": run.source.manifest_generation}, indent=2) + "\n"
+
+
+def _order(run: Run) -> str:
+    """Newer drops before older, later changes before earlier, later heartbeats before earlier."""
+    return f"{run.created_at.timestamp():017.6f}/{run.revision:06d}/{run.updated_at.timestamp():017.6f}"
+
+
+def _message(event: Event) -> RunEvent:
+    return RunEvent(
+        event_id=event.event_id,
+        run_id=event.run_id,
+        tenant=event.tenant,
+        from_state=event.from_state or "",
+        to_state=event.to_state,
+        at=event.at,
+        attempt=event.attempt,
+        reason=event.reason,
+    )

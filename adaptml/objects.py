@@ -1,0 +1,114 @@
+"""Objects in Cloud Storage: pinned by generation when read, guarded by preconditions when written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from google.api_core.exceptions import NotFound, PreconditionFailed
+from google.cloud import storage
+
+ORDER = "adaptml-order"
+
+
+@dataclass(frozen=True)
+class PinnedObject:
+    """One generation of one object."""
+
+    bucket: str
+    name: str
+    generation: int
+    size: int
+    """Bytes."""
+    crc32c: str
+
+
+class ObjectGone(Exception):  # noqa: N818 - says what is the matter
+    """Raised where a pinned generation was deleted."""
+
+
+class ObjectStore:
+    """Reads and writes objects of any bucket that the service account may touch."""
+
+    def __init__(self, client: storage.Client) -> None:
+        self._client = client
+
+    def pin(self, bucket: str, name: str) -> PinnedObject | None:
+        """The newest generation at this moment, or None."""
+        blob = self._client.bucket(bucket).get_blob(name)
+        return _pinned(blob) if blob is not None else None
+
+    def read(self, bucket: str, name: str, generation: int | None = None, limit: int | None = None) -> bytes:
+        """The content, or its first `limit` bytes. Raises ObjectGone."""
+        blob = self._client.bucket(bucket).blob(name, generation=generation)
+        try:
+            return cast(bytes, blob.download_as_bytes(end=limit - 1 if limit else None))
+        except NotFound as error:
+            raise ObjectGone(name) from error
+
+    def open(self, bucket: str, name: str, generation: int) -> BinaryIO:
+        """A stream over the content; the first read raises google.api_core's NotFound when it is gone."""
+        blob = self._client.bucket(bucket).blob(name, generation=generation)
+        return cast(BinaryIO, blob.open("rb", chunk_size=8 * 1024 * 1024))
+
+    def list(self, bucket: str, prefix: str = "") -> Iterator[PinnedObject]:
+        """Newest generations below a prefix."""
+        for blob in self._client.list_blobs(bucket, prefix=prefix):
+            yield _pinned(blob)
+
+    def upload_new(self, bucket: str, name: str, path: Path) -> None:
+        """Uploads a file to a name that must not exist. An object that is there already stays as it is."""
+        blob = self._client.bucket(bucket).blob(name)
+        try:
+            blob.upload_from_filename(str(path), if_generation_match=0, checksum="crc32c")
+        except PreconditionFailed:
+            return
+
+    def copy_new(self, bucket: str, source: str, target: str) -> None:
+        """Copies within the bucket, on the server's side, to a name that must not exist."""
+        blobs = self._client.bucket(bucket)
+        if blobs.get_blob(target) is not None:
+            return
+        token = None
+        try:
+            while True:
+                token, _, _ = blobs.blob(target).rewrite(blobs.blob(source), token=token, if_generation_match=0)
+                if token is None:
+                    return
+        except PreconditionFailed:
+            return
+        except NotFound as error:
+            raise ObjectGone(source) from error
+
+    def put_newer(self, bucket: str, name: str, body: str, content_type: str, order: str) -> bool:
+        """Writes unless what is there has a higher `order`, so that late writers do not undo newer news.
+
+        `order` is compared as text. False when nothing was written.
+        """
+        blob = self._client.bucket(bucket).blob(name)
+        for _ in range(5):
+            present = self._client.bucket(bucket).get_blob(name)
+            if present is not None and (present.metadata or {}).get(ORDER, "") >= order:
+                return False
+            blob.metadata = {ORDER: order}
+            try:
+                blob.upload_from_string(
+                    body, content_type=content_type, if_generation_match=present.generation if present else 0
+                )
+            except PreconditionFailed:
+                continue
+            return True
+        return False
+
+    def delete(self, bucket: str, name: str) -> None:
+        """Deletes the newest generation; fine when there is none."""
+        try:
+            self._client.bucket(bucket).blob(name).delete()
+        except NotFound:
+            return
+
+
+def _pinned(blob: storage.Blob) -> PinnedObject:
+    return PinnedObject(blob.bucket.name, blob.name, int(blob.generation), int(blob.size), blob.crc32c or "")

@@ -1,0 +1,34 @@
+"""From a committed run to a version that can be read: whole or not at all."""
+
+from __future__ import annotations
+
+from adaptml import lifecycle
+from adaptml.planning.estimate import cost_usd
+from adaptml.protocol import succeed
+from adaptml.runs import utc_now
+from adaptml.services import Services
+from schemas import layout
+from schemas.run import Run
+
+CHECKSUMS = "SHA256SUMS"
+"""Copied last: a version without it is not there yet."""
+
+
+def publish_version(services: Services, run: Run) -> None:
+    """Copies what the commit named from its staging folder to its place, and ends the run SUCCEEDED.
+
+    The trainer does this, and the reconciler if the trainer died: both copy the same objects, and one that is
+    there already stays as it is.
+    """
+    if run.artifacts is None:
+        raise ValueError(f"{run.run_id} has no version yet")
+    bucket = services.settings.artifacts_bucket
+    target = layout.version_prefix(run.tenant, run.name, run.artifacts.version)
+    names = sorted(run.artifacts.sha256, key=lambda name: (name == CHECKSUMS, name))
+    for name in names:
+        services.objects.copy_new(bucket, run.artifacts.staged + name, target + name)
+    seconds = (utc_now() - run.started_at).total_seconds() if run.started_at else None
+    spent = round(cost_usd(run.manifest.compute.accelerator, seconds), 6) if run.manifest and seconds else None
+    lifecycle.change(services, run.run_id, lambda r: succeed(r, layout.uri(bucket, target), spent))
+    for name in names:
+        services.objects.delete(bucket, run.artifacts.staged + name)

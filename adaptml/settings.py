@@ -1,0 +1,46 @@
+"""Settings of a deployment, from the environment. Manifest values never get here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """Where things are, and how long to wait for them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    project: str
+    region: str = "us-central1"
+    drops_bucket: str
+    artifacts_bucket: str
+    trainer_job: str = "adaptml-trainer"
+    data_deadline_s: int = 3600
+    """How long data may arrive after its manifest before the run is EXPIRED."""
+    stuck_after_s: int = 120
+    """After this long without progress the reconciler looks at what a function left unfinished."""
+    hung_after_s: int = 900
+    """After this long without a heartbeat an execution is cancelled."""
+    dispatch_limit: int = 10
+    """How often the job may be started for one run without an attempt beginning."""
+
+    @property
+    def job_path(self) -> str:
+        """The Cloud Run Job's full name."""
+        return f"projects/{self.project}/locations/{self.region}/jobs/{self.trainer_job}"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
+        """Reads GOOGLE_CLOUD_PROJECT and ADAPTML_*. Raises KeyError naming what is not set."""
+        prefixed = {
+            name: env[key]
+            for name in cls.model_fields
+            if (key := f"ADAPTML_{name.upper()}") in env and name != "project"
+        }
+        for required in ("ADAPTML_DROPS_BUCKET", "ADAPTML_ARTIFACTS_BUCKET"):
+            if required not in env:
+                raise KeyError(f"{required} is not set; a deployment sets it, locally `. .local/env` does")
+        return cls.model_validate({"project": env["GOOGLE_CLOUD_PROJECT"]} | prefixed)

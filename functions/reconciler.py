@@ -1,0 +1,205 @@
+"""Reconciler: finds what was left unfinished and finishes it. Whatever dies, this is what notices.
+
+It is woken by a tick, and sooner by the end of an execution. What it does follows from the stored run and from
+what Cloud Run says of its execution; a second call does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+
+from adaptml import lifecycle, protocol
+from adaptml.jobs import Execution, ExecutionState
+from adaptml.protocol import Change
+from adaptml.publishing import publish_version
+from adaptml.runs import Decide, utc_now
+from adaptml.services import Services
+from adaptml.settings import Settings
+from functions.intake import advance, run_of_drop, take_in
+from schemas.layout import DropPath, ObjectRole
+from schemas.run import Run
+from schemas.run_states import RunState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wakeup:
+    """Why the reconciler was called. Everything in it is a hint: the stored state decides."""
+
+    execution: str | None = None
+    sweep_drops: bool = False
+
+    @classmethod
+    def parse(cls, body: bytes) -> Wakeup:
+        """A tick (`{}` or `{"sweep_drops": true}`), or the log entry of an ended execution."""
+        try:
+            value = msgspec.json.decode(body) if body else {}
+        except msgspec.DecodeError:
+            value = {}
+        if not isinstance(value, dict):
+            return cls()
+        labels = value.get("labels")
+        name = labels.get("run.googleapis.com/execution_name") if isinstance(labels, dict) else None
+        return cls(name if isinstance(name, str) else None, value.get("sweep_drops") is True)
+
+
+# What is owed to a run.
+@dataclass(frozen=True)
+class Nothing:
+    """It goes its way."""
+
+
+@dataclass(frozen=True)
+class TakeFurther:
+    """Intake left it; take it up again."""
+
+
+@dataclass(frozen=True)
+class Announce:
+    """It waits and perhaps nobody was told."""
+
+
+@dataclass(frozen=True)
+class FinishCommit:
+    """Its version has a number but is not at its place yet."""
+
+
+@dataclass(frozen=True)
+class StopExecution:
+    """Its execution is to be cancelled."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Its state is to change."""
+
+    change: Change
+
+
+Step = Nothing | TakeFurther | Announce | FinishCommit | StopExecution | Apply
+
+
+def next_step(run: Run, execution: Execution | None, now: datetime, settings: Settings) -> Step:
+    """What the reconciler owes this run. Pure: the caller does the I/O.
+
+    Cloud Run's word that an execution ended is the proof of death; a late heartbeat alone only has it cancelled.
+    """
+    stuck = now - run.state_since > timedelta(seconds=settings.stuck_after_s)
+    match run.state:
+        case RunState.RECEIVED | RunState.AWAITING_DATA | RunState.VALIDATING | RunState.QUEUED if run.cancel_requested:
+            return Apply(protocol.cancel(run))
+        case RunState.AWAITING_DATA:
+            return TakeFurther()
+        case RunState.RECEIVED | RunState.VALIDATING:
+            return TakeFurther() if stuck else Nothing()
+        case RunState.QUEUED:
+            return Announce() if stuck else Nothing()
+        case RunState.STARTING if run.owner is None:
+            return _of_dispatched(run, execution, stuck, settings)
+        case RunState.STARTING | RunState.TRAINING | RunState.EVALUATING:
+            return _of_owned(run, execution, now, settings)
+        case _:
+            return Nothing()
+
+
+def _of_dispatched(run: Run, execution: Execution | None, stuck: bool, settings: Settings) -> Step:
+    """Claimed, and no attempt has begun."""
+    if execution is None or execution.state is ExecutionState.MISSING:
+        cause = "no execution was found for the dispatch"
+        return Apply(protocol.redispatch_or_fail(run, cause, settings.dispatch_limit)) if stuck else Nothing()
+    if execution.state.has_ended:
+        if run.cancel_requested:
+            return Apply(protocol.cancel(run))
+        cause = _cause(execution, "before training began")
+        return Apply(protocol.redispatch_or_fail(run, cause, settings.dispatch_limit))
+    return StopExecution(execution.name) if run.cancel_requested else Nothing()
+
+
+def _of_owned(run: Run, execution: Execution | None, now: datetime, settings: Settings) -> Step:
+    """An attempt has begun."""
+    if execution is None or execution.state.has_ended:
+        if protocol.is_committed(run):
+            return FinishCommit()
+        if run.cancel_requested:
+            return Apply(protocol.cancel(run))
+        return Apply(protocol.retry_or_fail(run, _cause(execution, "without a result")))
+    silent = now - (run.heartbeat_at or run.state_since)
+    patience = settings.stuck_after_s if run.cancel_requested else settings.hung_after_s
+    return StopExecution(execution.name) if silent > timedelta(seconds=patience) else Nothing()
+
+
+def _cause(execution: Execution | None, when: str) -> str:
+    if execution is None:
+        return f"the execution is not known to Cloud Run, {when}"
+    detail = f": {execution.message}" if execution.message else ""
+    return f"execution {execution.name} {execution.state.value} {when}{detail}"
+
+
+def reconcile(services: Services, wakeup: Wakeup) -> None:
+    """Does what is owed to every active run."""
+    for run in services.runs.with_pending_outbox():
+        if utc_now() - run.updated_at > timedelta(seconds=min(30, services.settings.stuck_after_s)):
+            lifecycle.announce(services, run)
+    for run in services.runs.active():
+        if wakeup.execution is not None and run.execution not in (None, wakeup.execution):
+            continue
+        step = next_step(run, _execution_of(services, run), utc_now(), services.settings)
+        if step != Nothing():
+            log.info("run %s (%s, epoch %d): %s", run.run_id, run.state, run.epoch, type(step).__name__)
+            _take(services, run, step)
+    if wakeup.sweep_drops:
+        sweep_drops(services)
+
+
+def sweep_drops(services: Services) -> None:
+    """Takes in every manifest of the drops bucket whose event was lost."""
+    manifests = {}
+    for item in services.objects.list(services.settings.drops_bucket):
+        dropped = DropPath.parse(item.bucket, item.name)
+        if dropped is not None and dropped.role is ObjectRole.MANIFEST:
+            manifests[run_of_drop(dropped, item.generation).run_id] = (dropped, item.generation)
+    for run_id in manifests.keys() - services.runs.existing(list(manifests)):
+        log.warning("the event of %s was lost", run_id)
+        take_in(services, *manifests[run_id])
+
+
+def _execution_of(services: Services, run: Run) -> Execution | None:
+    """The execution of the run's present epoch, as Cloud Run sees it now."""
+    if not run.state.is_attempt:
+        return None
+    if run.execution is not None:
+        return services.jobs.look_up(run.execution)
+    return next((e for e in services.jobs.listed() if e.run_id == run.run_id and e.epoch == run.epoch), None)
+
+
+def _take(services: Services, run: Run, step: Step) -> None:
+    match step:
+        case TakeFurther():
+            advance(services, run)
+        case Announce():
+            lifecycle.announce(services, run)
+        case FinishCommit():
+            publish_version(services, run)
+        case StopExecution(name):
+            services.jobs.cancel(name)
+        case Apply(change):
+            lifecycle.change(services, run.run_id, _if_unchanged(run, change))
+        case Nothing():
+            return
+
+
+def _if_unchanged(seen: Run, change: Change) -> Decide:
+    """The change was decided for what was seen; a run that moved on meanwhile is looked at at the next tick."""
+
+    def decide(run: Run) -> Change | None:
+        same = (run.state, run.epoch, run.attempt, run.owner) == (seen.state, seen.epoch, seen.attempt, seen.owner)
+        return change if same and protocol.is_committed(run) == protocol.is_committed(seen) else None
+
+    return decide

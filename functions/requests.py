@@ -1,0 +1,100 @@
+"""Requests: other systems start a run by a message on `run-requests`."""
+
+from __future__ import annotations
+
+import logging
+
+from pydantic import ValidationError
+
+from adaptml import lifecycle
+from adaptml.protocol import Change, to_error
+from adaptml.runs import utc_now
+from adaptml.services import Services
+from functions.intake import advance, begin
+from schemas import layout, yaml_strict
+from schemas.errors import Problem, Refused, problem
+from schemas.layout import DropPath
+from schemas.manifest import is_drop_name
+from schemas.messages import RunRequest
+from schemas.run import Run, Source
+from schemas.run_states import RunState
+
+log = logging.getLogger(__name__)
+
+
+def take_request(services: Services, body: bytes) -> None:
+    """Starts the run that a message asks for; a message that names none is dropped with a log line."""
+    try:
+        request = RunRequest.model_validate_json(body)
+    except ValidationError as error:
+        log.error("run request refused: %s", "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors()))
+        return
+    if not is_drop_name(request.tenant):
+        log.error("run request refused: the tenant is not a name")
+        return
+    found = objection(request, services.settings.drops_bucket)
+    run = begin(services, _run_of(services, request, usable=found is None))
+    if found is not None:
+        refused = Change(RunState.REJECTED, found.message, {"error": to_error([found])})
+        lifecycle.change(services, run.run_id, lambda r: refused if r.state is RunState.RECEIVED else None)
+        return
+    advance(services, run)
+
+
+def objection(request: RunRequest, drops_bucket: str) -> Problem | None:
+    """Why the request cannot name a run's manifest and data. A tenant reaches only its own folder."""
+    if bool(request.manifest_uri) == bool(request.manifest):
+        return problem("invalid_request", field="/manifest_uri", detail="give either manifest_uri or manifest")
+    if request.manifest_uri and request.dataset_uris:
+        return problem("invalid_request", field="/dataset_uris", detail="dataset_uris goes with an inline manifest")
+    for uri in (request.manifest_uri, *request.dataset_uris):
+        if uri and not _is_own(uri, request.tenant, drops_bucket):
+            return problem("foreign_object", uri=uri, tenant=request.tenant)
+    if request.manifest_uri and DropPath.parse(*layout.parse_uri(request.manifest_uri)) is None:
+        return problem("invalid_request", field="/manifest_uri", detail="the manifest lies in no drop's folder")
+    return None
+
+
+def _is_own(uri: str, tenant: str, drops_bucket: str) -> bool:
+    try:
+        bucket, name = layout.parse_uri(uri)
+    except ValueError:
+        return False
+    return bucket == drops_bucket and name.startswith(f"{tenant}/") and ".." not in name.split("/")
+
+
+def _run_of(services: Services, request: RunRequest, *, usable: bool) -> Run:
+    bucket = services.settings.drops_bucket
+    dropped = DropPath.parse(*layout.parse_uri(request.manifest_uri)) if usable and request.manifest_uri else None
+    manifest_object = f"{dropped.prefix}{dropped.file}" if dropped else None
+    pinned = services.objects.pin(bucket, manifest_object) if manifest_object else None
+    now = utc_now()
+    return Run(
+        run_id=layout.run_id(request.tenant, request.request_id, "request", request.request_id),
+        state=RunState.RECEIVED,
+        state_reason="request arrived",
+        tenant=request.tenant,
+        name=dropped.folder if dropped else _inline_name(request),
+        source=Source(
+            bucket=bucket,
+            manifest_object=manifest_object,
+            manifest_generation=pinned.generation if pinned else None,
+            request_id=request.request_id,
+            inline_manifest=request.manifest or None,
+            dataset_uris=request.dataset_uris,
+            publisher="run-requests",
+        ),
+        created_at=now,
+        updated_at=now,
+        state_since=now,
+    )
+
+
+def _inline_name(request: RunRequest) -> str:
+    """The name in an inline manifest, else one made from the request's id."""
+    try:
+        value, _ = yaml_strict.load(request.manifest.encode(), file="request")
+    except Refused:
+        value = None
+    name = value.get("name") if isinstance(value, dict) else None
+    return name if isinstance(name, str) and is_drop_name(name) else layout.slug(request.request_id)

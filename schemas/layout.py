@@ -1,0 +1,102 @@
+"""Where things lie in the buckets, and the names that follow from that. Written down once, here."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+from dataclasses import dataclass
+
+from schemas.errors import printable
+
+MANIFEST_NAMES = ("manifest.yaml", "manifest.yml", "manifest.json")
+STATUS = "STATUS.json"
+REJECTED = "REJECTED.md"
+OUR_FILES = frozenset({STATUS, REJECTED, "validation-report.json"})
+"""What AdaptML writes beside a drop; these objects fire events too and must never start anything."""
+
+_PARALLEL_PARTS = "gcloud/tmp/parallel_composite_uploads/"
+"""Where `gcloud storage cp` puts the parts of a large upload before it composes them."""
+
+
+class ObjectRole(enum.Enum):
+    """What an object of the drops bucket is to intake."""
+
+    MANIFEST = "manifest"
+    DATA = "data"
+    IGNORED = "ignored"
+
+
+@dataclass(frozen=True)
+class DropPath:
+    """An object of the drops bucket: gs://{bucket}/{tenant}/{folder}/{file}."""
+
+    bucket: str
+    tenant: str
+    folder: str
+    file: str
+
+    @classmethod
+    def parse(cls, bucket: str, name: str) -> DropPath | None:
+        """None for an object that lies in no drop's folder."""
+        parts = name.split("/", 2)
+        if len(parts) < 3 or not all(parts) or name.startswith(_PARALLEL_PARTS):
+            return None
+        return cls(bucket, *parts)
+
+    @property
+    def role(self) -> ObjectRole:
+        """Manifest, data, or something that starts nothing."""
+        if self.file in MANIFEST_NAMES:
+            return ObjectRole.MANIFEST
+        if self.file in OUR_FILES or self.file.endswith("/"):
+            return ObjectRole.IGNORED
+        return ObjectRole.DATA
+
+    @property
+    def prefix(self) -> str:
+        """The drop's folder as an object prefix, with the closing slash."""
+        return f"{self.tenant}/{self.folder}/"
+
+
+def drop_prefix(tenant: str, folder: str) -> str:
+    """The drop's folder as an object prefix, with the closing slash."""
+    return f"{tenant}/{folder}/"
+
+
+def run_id(tenant: str, label: str, *identity: str) -> str:
+    """A readable name that the same cause always gets: `acme-support-bot-` and 10 characters of hash.
+
+    The identity of a drop is bucket, manifest object and generation; that of a request its request_id. The label
+    (folder or request_id) is there for people only.
+    """
+    digest = hashlib.sha256("\0".join((tenant, *identity)).encode()).hexdigest()
+    return f"{slug(f'{tenant}-{label}', 80)}-{digest[:10]}"
+
+
+def slug(text: str, limit: int = 48) -> str:
+    """A text as lower-case letters, digits and single hyphens; `run` when nothing is left."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:limit].rstrip("-") or "run"
+
+
+def version_prefix(tenant: str, name: str, version: int) -> str:
+    """Where version N of an adapter lies in the artifacts bucket, with the closing slash."""
+    return f"{tenant}/{name}/v{version}/"
+
+
+def staging_prefix(tenant: str, name: str, run: str, epoch: int) -> str:
+    """Where one execution uploads before its version has a number, with the closing slash."""
+    return f"{tenant}/{name}/.staging/{run}/e{epoch}/"
+
+
+def uri(bucket: str, name: str) -> str:
+    """gs://bucket/name."""
+    return f"gs://{bucket}/{name}"
+
+
+def parse_uri(text: str) -> tuple[str, str]:
+    """(bucket, name) of a gs:// URI. Raises ValueError."""
+    match = re.fullmatch(r"gs://([a-z0-9][a-z0-9._-]{1,220})/(.+)", text)
+    if not match:
+        raise ValueError(f"not a gs:// URI: {printable(text)}")
+    return match[1], match[2]

@@ -1,0 +1,198 @@
+"""The run document: what a person reads in the Firestore console, and what every part works from."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.errors import Problem
+from schemas.manifest import Manifest
+from schemas.run_states import RunState
+
+
+class Part(BaseModel):
+    """A part of the run document. Unknown fields are kept out, values are checked when read back."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Source(Part):
+    """What asked for the run."""
+
+    bucket: str
+    manifest_object: str | None = None
+    manifest_generation: int | None = None
+    request_id: str | None = None
+    inline_manifest: str | None = None
+    dataset_uris: list[str] = []
+    publisher: str = "drop"
+
+    def data_prefix(self, tenant: str) -> str:
+        """The folder that names of data files are relative to: the manifest's, or the tenant's."""
+        if self.manifest_object is None:
+            return f"{tenant}/"
+        return self.manifest_object.rpartition("/")[0] + "/"
+
+
+class DataFile(Part):
+    """One data file, pinned: this generation is what is checked and trained on, whatever is uploaded later."""
+
+    name: str
+    """As the manifest names it."""
+    object: str
+    generation: int
+    size: int
+    """Bytes."""
+    crc32c: str
+    """Base64 of the big-endian checksum, as Cloud Storage gives it."""
+    role: str
+    """train or validation."""
+
+
+class DatasetSummary(Part):
+    """What validation found out about the data."""
+
+    files: list[DataFile] = []
+    missing: list[str] = []
+    train_examples: int = 0
+    validation_examples: int = 0
+    tokens: int = 0
+    """Tokens of one epoch; an estimate until the trainer has counted them."""
+    format: str = "auto"
+    warnings: list[Problem] = []
+
+
+class Estimate(Part):
+    """What the run will need, said before it is asked for."""
+
+    gpu_memory_gb: float
+    duration_s: float
+    cost_usd: float
+
+
+class Progress(Part):
+    """How far training is."""
+
+    step: int = 0
+    total_steps: int = 0
+    epoch: float = 0.0
+    loss: float | None = None
+    learning_rate: float | None = None
+    tokens_per_s: float | None = None
+    gpu_memory_gb: float | None = None
+    eta_s: float | None = None
+
+
+class Metrics(Part):
+    """What training reached."""
+
+    train_loss: float | None = None
+    eval_loss_before: float | None = None
+    eval_loss_after: float | None = None
+
+
+class Artifacts(Part):
+    """Where the adapter is. `staged` is set by the commit; `uri` once the version can be read whole."""
+
+    version: int
+    staged: str
+    uri: str | None = None
+    size_bytes: int
+    sha256: dict[str, str]
+
+
+class RunError(Part):
+    """Why the run ended as it did."""
+
+    code: str
+    message: str
+    hint: str
+    details: list[Problem] = []
+    counts: dict[str, int] = {}
+
+
+class Owner(Part):
+    """The one execution that may write to the run."""
+
+    execution: str
+    task_attempt: int = 0
+
+
+class Run(Part):
+    """`runs/{run_id}`."""
+
+    run_id: str
+    state: RunState
+    state_reason: str
+    tenant: str
+    name: str
+    """The drop's folder; adapters of one tenant/name are numbered."""
+    source: Source
+    manifest: Manifest | None = None
+    dataset: DatasetSummary = DatasetSummary()
+    estimate: Estimate | None = None
+
+    attempt: int = 1
+    """Training attempt, from 1. Raised when an attempt that had begun died."""
+    epoch: int = 0
+    """Dispatch number: raised by every claim. An execution started under an older number leaves."""
+    execution: str | None = None
+    owner: Owner | None = None
+    cancel_requested: bool = False
+
+    progress: Progress = Progress()
+    metrics: Metrics = Metrics()
+    artifacts: Artifacts | None = None
+    cost_usd: float | None = None
+    error: RunError | None = None
+
+    revision: int = 0
+    """Number of changes of state so far; the id of the last audit event."""
+    announced_revision: int = 0
+    outbox_pending: bool = False
+    """True until what the last change announces (topics, files beside the drop) was announced."""
+
+    created_at: datetime
+    updated_at: datetime
+    state_since: datetime
+    started_at: datetime | None = None
+    """When the present attempt took ownership."""
+    heartbeat_at: datetime | None = None
+    finished_at: datetime | None = None
+    data_deadline: datetime | None = None
+
+    def to_document(self) -> dict[str, Any]:
+        """As Firestore stores it: enums as text, datetimes as timestamps."""
+        return to_document(self.model_dump())
+
+
+class Event(Part):
+    """`runs/{run_id}/events/{revision}`: one change of state, for the audit and for `run-events`."""
+
+    event_id: str
+    """Deterministic ({run_id}-{revision}): a consumer drops what it has seen."""
+    run_id: str
+    tenant: str
+    from_state: RunState | None = Field(default=None)
+    to_state: RunState
+    at: datetime
+    attempt: int
+    reason: str
+    revision: int
+
+
+def to_document(value: Any) -> Any:
+    """A dumped model as plain values that Firestore takes."""
+    match value:
+        case RunState():
+            return value.value
+        case dict():
+            return {key: to_document(item) for key, item in value.items()}
+        case list() | tuple():
+            return [to_document(item) for item in value]
+        case str():
+            return str(value)
+        case _:
+            return value
