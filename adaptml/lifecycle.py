@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
 from adaptml.report import rejection_report
-from adaptml.runs import Decide
+from adaptml.runs import Decide, Points
 from adaptml.services import Services
 from schemas import layout
 from schemas.messages import RunEvent, RunReady
@@ -32,9 +31,7 @@ def create(services: Services, run: Run) -> bool:
     return True
 
 
-def change(
-    services: Services, run_id: str, decide: Decide, *, points: list[dict[str, Any]] | None = None
-) -> Run | None:
+def change(services: Services, run_id: str, decide: Decide, *, points: Points | None = None) -> Run | None:
     """Changes the run (see `RunStore.change`) and announces what changed. None when there was nothing to change."""
     run = services.runs.change(run_id, decide, points=points)
     if run is not None and run.outbox_pending:
@@ -48,10 +45,10 @@ def announce(services: Services, run: Run) -> None:
     A service that does not answer is logged and left to the reconciler: the change itself has happened.
     """
     try:
-        for event in services.runs.unannounced(run, after=run.announced_revision):
-            services.bus.publish("run-events", _message(event), run_id=run.run_id, tenant=run.tenant)
         if run.state is RunState.QUEUED:
             services.bus.publish("run-ready", RunReady(run_id=run.run_id, attempt=run.attempt))
+        for event in services.runs.unannounced(run, after=run.announced_revision):
+            services.bus.publish("run-events", _message(event), run_id=run.run_id, tenant=run.tenant)
         write_beside_drop(services, run)
         services.runs.mark_announced(run.run_id, run.revision)
     except (GoogleAPICallError, RetryError, TimeoutError) as error:

@@ -73,10 +73,14 @@ def own(run: Run, epoch: int, owner: Owner, now: datetime) -> Change:
     """
     if not run.state.is_attempt or run.epoch != epoch:
         raise Fenced(f"epoch {epoch} is not the run's present dispatch ({run.state}, epoch {run.epoch})")
+    if run.owner == owner:
+        return Change(fields={"heartbeat_at": now})
     taken = {"owner": owner, "execution": owner.execution, "heartbeat_at": now, "started_at": now}
     if run.owner is None:
         return Change(fields=taken)
     if run.owner.execution == owner.execution and run.owner.task_attempt < owner.task_attempt:
+        if is_committed(run):
+            return Change(fields=taken)
         if run.attempt >= max_attempts(run):
             return exhausted(run, f"task attempt {run.owner.task_attempt} of the execution died")
         return Change(
@@ -98,8 +102,10 @@ def advance(run: Run, owner: Owner, to: RunState, reason: str, now: datetime, **
 
 
 def heartbeat(run: Run, owner: Owner, progress: Progress, now: datetime) -> Change:
-    """The owner says that it is alive and how far it is. Raises Fenced."""
+    """The owner says that it is alive and how far it is; it learns here that it is to stop. Raises Fenced."""
     check_owner(run, owner)
+    if run.cancel_requested and not is_committed(run):
+        return cancel(run)
     return Change(fields={"progress": progress, "heartbeat_at": now})
 
 

@@ -16,6 +16,8 @@ from schemas.run import Artifacts, Event, Metrics, Owner, Run, to_document
 from schemas.run_states import ACTIVE_STATES, RunState
 
 Decide = Callable[[Run], Change | None]
+Points = list[dict[str, Any]]
+"""Of the loss curve: `step`, `loss`, `learning_rate`, …"""
 
 
 class UnknownRun(Exception):  # noqa: N818 - names what was asked for
@@ -66,7 +68,7 @@ class RunStore:
             found |= {s.id for s in self._client.get_all(references, field_paths=["state"]) if s.exists}
         return found
 
-    def change(self, run_id: str, decide: Decide, *, points: list[dict[str, Any]] | None = None) -> Run | None:
+    def change(self, run_id: str, decide: Decide, *, points: Points | None = None) -> Run | None:
         """Applies what `decide` says of the stored run, in one transaction. Returns the run as it is then, or None
         when `decide` found nothing to change.
 
@@ -151,7 +153,7 @@ class RunStore:
             FieldFilter("state", "==", RunState.AWAITING_DATA.value),
         )
 
-    def curve(self, run_id: str) -> list[dict[str, Any]]:
+    def curve(self, run_id: str) -> Points:
         """The loss curve: points with `step`, `loss`, `learning_rate`, … in order."""
         documents = self._runs.document(run_id).collection("metrics").order_by("first_step").stream()
         return [point for document in documents for point in document.to_dict()["points"]]
@@ -172,9 +174,7 @@ class RunStore:
             raise UnknownRun(run_id)
         return Run.model_validate(snapshot.to_dict())
 
-    def _write(
-        self, transaction: firestore.Transaction, run: Run, change: Change, points: list[dict[str, Any]] | None
-    ) -> Run:
+    def _write(self, transaction: firestore.Transaction, run: Run, change: Change, points: Points | None) -> Run:
         after = change.applied_to(run, utc_now())
         document, reference = after.to_document(), self._runs.document(run.run_id)
         written = {*change.fields, "updated_at"}

@@ -15,7 +15,7 @@ from adaptml.dataset.check import Report, check_file, finish
 from adaptml.objects import ObjectGone
 from adaptml.planning.estimate import estimate, objections
 from adaptml.protocol import Change, cancel, to_error
-from adaptml.runs import utc_now
+from adaptml.runs import Decide, utc_now
 from adaptml.services import Services
 from schemas import layout
 from schemas.errors import Problem, Refused, Severity, problem
@@ -70,6 +70,7 @@ def begin(services: Services, run: Run) -> Run:
 def advance(services: Services, run: Run) -> None:
     """Takes the run as far as it can go without a GPU."""
     for _ in range(_STEPS_AT_MOST):
+        change: Change | None
         match run.state:
             case RunState.RECEIVED:
                 change = _read_manifest(services, run)
@@ -86,7 +87,7 @@ def advance(services: Services, run: Run) -> None:
         run = after or services.runs.get(run.run_id)
 
 
-def _unless_moved(seen: RunState, change: Change) -> lifecycle.Decide:
+def _unless_moved(seen: RunState, change: Change) -> Decide:
     def decide(run: Run) -> Change | None:
         if run.state is not seen:
             return None
@@ -95,7 +96,7 @@ def _unless_moved(seen: RunState, change: Change) -> lifecycle.Decide:
     return decide
 
 
-def _read_manifest(services: Services, run: Run) -> Change:
+def _read_manifest(services: Services, run: Run) -> Change | None:
     try:
         manifest = _parse(services, run)
     except Refused as refused:

@@ -270,18 +270,16 @@ def _nearest_line(pointer: str, lines: Lines) -> int | None:
 
 
 def _field_names(parents: list[str]) -> list[str]:
-    model: type[BaseModel] = Manifest
-    for part in parents:
-        nested = {
-            "dataset": Dataset,
-            "lora": Lora,
-            "training": Training,
-            "compute": Compute,
-            "early_stopping": EarlyStopping,
-        }.get(part)
-        if nested is None:
-            return []
-        model = nested
+    known: dict[str, type[Settings]] = {
+        "dataset": Dataset,
+        "lora": Lora,
+        "training": Training,
+        "compute": Compute,
+        "early_stopping": EarlyStopping,
+    }
+    model = known.get(parents[-1]) if parents else Manifest
+    if model is None:
+        return []
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -165,7 +165,8 @@ class Run(Part):
 
     def to_document(self) -> dict[str, Any]:
         """As Firestore stores it: enums as text, datetimes as timestamps."""
-        return to_document(self.model_dump())
+        document: dict[str, Any] = to_document(self.model_dump())
+        return document
 
 
 class Event(Part):

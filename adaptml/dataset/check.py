@@ -97,8 +97,8 @@ def _example(row: Row, name: str, dataset: Dataset, report: Report) -> Example |
         return None
     shape = dataset.format if dataset.format != "auto" else shape_of(row.value)
     if shape is None:
-        found = ", ".join(sorted(key for key in row.value if key.isidentifier())[:10]) or "no named fields"
-        report.add(problem("unknown_row_shape", file=name, line=line, found=found))
+        fields = ", ".join(sorted(key for key in row.value if key.isidentifier())[:10]) or "no named fields"
+        report.add(problem("unknown_row_shape", file=name, line=line, found=fields))
         return None
     report.shape = report.shape or shape
     if shape != report.shape:
