@@ -62,11 +62,8 @@ class Jobs:
         if not host:
             return cls(run_v2.JobsClient(), run_v2.ExecutionsClient(), job_path)
         channel = grpc.insecure_channel(host)
-        return cls(
-            run_v2.JobsClient(transport=JobsGrpcTransport(channel=channel)),
-            run_v2.ExecutionsClient(transport=ExecutionsGrpcTransport(channel=channel)),
-            job_path,
-        )
+        executions = run_v2.ExecutionsClient(transport=ExecutionsGrpcTransport(channel=channel))
+        return cls(run_v2.JobsClient(transport=JobsGrpcTransport(channel=channel)), executions, job_path)
 
     def start(self, run_id: str, epoch: int, timeout_s: int) -> str:
         """Starts an execution and returns its short name. An id and a number go with it, nothing of the manifest.

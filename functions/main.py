@@ -7,9 +7,8 @@ from cloudevents.http import CloudEvent
 
 from adaptml import logs
 from adaptml.services import Services
-from functions import dispatcher, reconciler
+from functions import dispatcher, reconciler, run_requests
 from functions import intake as intake_function
-from functions import requests as requests_function
 from functions.events import pubsub_data
 from schemas.layout import DropPath
 from schemas.messages import RunReady
@@ -28,7 +27,7 @@ def intake(event: CloudEvent) -> None:
 @functions_framework.cloud_event
 def requests(event: CloudEvent) -> None:
     """Another system asks for a run."""
-    requests_function.take_request(Services.from_env(), pubsub_data(event))
+    run_requests.take_request(Services.from_env(), pubsub_data(event))
 
 
 @functions_framework.cloud_event

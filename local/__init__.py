@@ -1,0 +1,1 @@
+"""The local cloud: starts the emulators and servers and wires them as terraform/ wires the real ones."""

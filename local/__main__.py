@@ -1,0 +1,47 @@
+"""`python -m local up | down | status | demo | serve`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from local import cloud, prerequisites, supervisor
+from local.supervisor import AlreadyRunning
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m local", description="The local cloud of this checkout.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start it in the background and wait until it is ready")
+    commands.add_parser("down", help="stop it")
+    commands.add_parser("status", help="say what runs")
+    commands.add_parser("serve", help="run it in the foreground")
+    demo = commands.add_parser("demo", help="copy the demo drop in and follow its run to an adapter")
+    demo.add_argument("--keep", action="store_true", help="leave the cloud running that the demo started")
+    options = parser.parse_args(arguments)
+    try:
+        match options.command:
+            case "up":
+                return cloud.up()
+            case "down":
+                return cloud.down()
+            case "status":
+                return cloud.status()
+            case "demo":
+                from local.demo import demo as run_demo  # rich and the Google clients are not needed to go down
+
+                return run_demo(keep=options.keep)
+            case _:
+                prerequisites.check()
+                return supervisor.serve()
+    except prerequisites.Missing as missing:
+        print(missing, file=sys.stderr)
+        return 1
+    except AlreadyRunning:
+        print("the local cloud of this checkout runs already", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

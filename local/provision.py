@@ -1,0 +1,129 @@
+"""Creates what terraform/ creates in the real cloud: schemas, topics, subscriptions, buckets, the job."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+from google.api_core.exceptions import AlreadyExists, Conflict
+from google.cloud import pubsub_v1, run_v2, storage
+from google.cloud.run_v2.services.jobs.transports import JobsGrpcTransport
+from google.pubsub_v1 import types
+from google.pubsub_v1.services.schema_service import SchemaServiceClient
+
+from adaptml.jobs import EMULATOR_HOST
+from adaptml.settings import Settings
+from local.wiring import PROJECT, STORAGE_TOPIC, Ports
+from schemas.messages import TOPIC_MESSAGES, avro_schema
+from schemas.topology import TOPOLOGY, dead_letter_topic
+
+ROUTER_SUBSCRIPTION = "eventarc-storage"
+
+
+def topics() -> None:
+    """Schemas, topics, and a dead-letter topic with a subscription of its own for each topic that a function reads."""
+    publisher, subscriber = pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient()
+    for name, topic in TOPOLOGY.topics.items():
+        settings = None
+        if topic.schema_name is not None:
+            settings = types.SchemaSettings(schema=_schema(topic.schema_name), encoding=types.Encoding.JSON)
+        _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, name), schema_settings=settings))
+    for trigger in TOPOLOGY.functions.values():
+        if trigger.topic is not None:
+            dead = dead_letter_topic(trigger.topic)
+            _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, dead)))
+            _subscription(subscriber, types.Subscription(name=dead, topic=dead))
+    _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, STORAGE_TOPIC)))
+    _subscription(
+        subscriber,
+        types.Subscription(
+            name=ROUTER_SUBSCRIPTION, topic=STORAGE_TOPIC, ack_deadline_seconds=600, retry_policy=_retry_policy()
+        ),
+    )
+
+
+def push_subscriptions(ports: Ports) -> None:
+    """One for each function that a topic calls, as Eventarc makes them; once the functions listen."""
+    subscriber = pubsub_v1.SubscriberClient()
+    for function, trigger in TOPOLOGY.functions.items():
+        if trigger.topic is None:
+            continue
+        dead = f"projects/{PROJECT}/topics/{dead_letter_topic(trigger.topic)}"
+        _subscription(
+            subscriber,
+            types.Subscription(
+                name=f"eventarc-{function}",
+                topic=trigger.topic,
+                push_config=types.PushConfig(push_endpoint=f"http://127.0.0.1:{ports.functions[function]}/"),
+                ack_deadline_seconds=TOPOLOGY.delivery.ack_deadline_s,
+                retry_policy=_retry_policy(),
+                dead_letter_policy=types.DeadLetterPolicy(
+                    dead_letter_topic=dead, max_delivery_attempts=TOPOLOGY.delivery.max_delivery_attempts
+                ),
+            ),
+        )
+
+
+def buckets(settings: Settings) -> None:
+    """Drops and artifacts, versioned: a pinned generation stays readable after it was overwritten."""
+    client = storage.Client(project=PROJECT)
+    for name in (settings.drops_bucket, settings.artifacts_bucket):
+        bucket = client.bucket(name)
+        bucket.versioning_enabled = True
+        try:
+            client.create_bucket(bucket)
+        except Conflict:
+            continue
+
+
+def job(settings: Settings, models: Path) -> None:
+    """The trainer's job. `ADAPTML_TRAINER_COMMAND` puts another program in its place, for tests of what fails."""
+    command = os.environ.get("ADAPTML_TRAINER_COMMAND", f"{sys.executable} -m trainer").split()
+    container = run_v2.Container(
+        image="local", command=command, env=[run_v2.EnvVar(name="ADAPTML_MODELS_DIR", value=str(models))]
+    )
+    # One place decides on retries: the reconciler, which knows the manifest's max_attempts.
+    task = run_v2.TaskTemplate(containers=[container], max_retries=0, timeout=timedelta(hours=1))
+    parent, _, name = settings.job_path.partition("/jobs/")
+    channel = grpc.insecure_channel(os.environ[EMULATOR_HOST])
+    run_v2.JobsClient(transport=JobsGrpcTransport(channel=channel)).create_job(
+        request=run_v2.CreateJobRequest(
+            parent=parent, job_id=name, job=run_v2.Job(template=run_v2.ExecutionTemplate(template=task, task_count=1))
+        )
+    )
+
+
+def _schema(name: str) -> str:
+    path = f"projects/{PROJECT}/schemas/{name}"
+    definition = avro_schema(TOPIC_MESSAGES[name])
+    schema = types.Schema(name=path, type_=types.Schema.Type.AVRO, definition=definition)
+    with suppress(AlreadyExists):
+        SchemaServiceClient().create_schema(parent=f"projects/{PROJECT}", schema=schema, schema_id=name)
+    return path
+
+
+def _topic(publisher: pubsub_v1.PublisherClient, topic: types.Topic) -> None:
+    try:
+        publisher.create_topic(request=topic)
+    except AlreadyExists:
+        return
+
+
+def _subscription(subscriber: pubsub_v1.SubscriberClient, subscription: types.Subscription) -> None:
+    subscription.name = subscriber.subscription_path(PROJECT, subscription.name)
+    subscription.topic = f"projects/{PROJECT}/topics/{subscription.topic}"
+    try:
+        subscriber.create_subscription(request=subscription)
+    except AlreadyExists:
+        return
+
+
+def _retry_policy() -> types.RetryPolicy:
+    return types.RetryPolicy(
+        minimum_backoff=timedelta(seconds=TOPOLOGY.delivery.minimum_backoff_s),
+        maximum_backoff=timedelta(seconds=TOPOLOGY.delivery.maximum_backoff_s),
+    )

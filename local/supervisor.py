@@ -1,0 +1,187 @@
+"""Starts the parts of a local cloud, wires them, watches them, and ends them all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adaptml.settings import Settings
+from local import paths, provision
+from local.parts import Part, emulators, routers, servers
+from local.wiring import Ports, boto_file, client_environment, env_file
+
+READY_WITHIN_S = 90
+RESTART_AFTER_S = 0.5
+
+
+class StartFailed(Exception):  # noqa: N818 - says what happened
+    """Raised when a part does not become ready."""
+
+
+class AlreadyRunning(Exception):  # noqa: N818 - says what is the matter
+    """Raised where this checkout's cloud runs already."""
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Holds the checkout's lock; the kernel frees it however the process ends. Raises AlreadyRunning."""
+    paths.HOME.mkdir(parents=True, exist_ok=True)
+    with paths.LOCK_FILE.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunning from error
+        try:
+            yield
+        finally:
+            for file in (paths.STATE_FILE, paths.ENV_FILE):
+                file.unlink(missing_ok=True)
+
+
+def is_running() -> bool:
+    """True while a supervisor of this checkout holds the lock."""
+    if not paths.LOCK_FILE.exists():
+        return False
+    with paths.LOCK_FILE.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+class Supervisor:
+    """The running parts. All are started in one thread, to whose life the kernel ties theirs."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Part] = {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._died_at: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Starts and wires everything, and says so in `.local/`. Raises StartFailed."""
+        paths.LOGS.mkdir(parents=True, exist_ok=True)
+        ports = Ports.free()
+        environment = client_environment(ports, paths.HOME)
+        os.environ.update(environment)
+        settings = Settings.from_env()
+        (paths.HOME / "boto").write_text(boto_file(ports, paths.HOME), "utf-8")
+
+        self._launch(emulators(ports))
+        self._await_ready()
+        provision.topics()
+        provision.buckets(settings)
+        self._launch(servers(ports, paths.LOGS))
+        self._await_ready()
+        provision.job(settings, paths.MODELS)
+        provision.push_subscriptions(ports)
+        self._launch(routers(ports, settings.drops_bucket))
+        self._await_ready()
+
+        paths.ENV_FILE.write_text(env_file(environment), "utf-8")
+        self._write_state(ready=True)
+
+    def watch(self, stop: threading.Event) -> int:
+        """Starts again what has no state when it dies; returns the exit status once told to stop."""
+        while not stop.wait(0.1):
+            for name, process in list(self._processes.items()):
+                if process.poll() is None:
+                    continue
+                if self._parts[name].has_state:
+                    print(f"{name} died (exit {process.returncode}) and its data with it", file=sys.stderr)
+                    return 1
+                died = self._died_at.setdefault(name, time.monotonic())
+                if time.monotonic() - died >= RESTART_AFTER_S:
+                    print(f"{name} died (exit {process.returncode}), starting it again", file=sys.stderr)
+                    del self._died_at[name]
+                    self._spawn(self._parts[name])
+                    if name == "jobs":
+                        self._await_ready()
+                        provision.job(Settings.from_env(), paths.MODELS)
+                    self._write_state(ready=True)
+        return 0
+
+    def stop(self) -> None:
+        """Ends every part: asked first, then killed."""
+        for process in reversed(list(self._processes.values())):
+            process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 5
+        for process in self._processes.values():
+            try:
+                process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=5)
+
+    def _launch(self, parts: list[Part]) -> None:
+        for part in parts:
+            self._parts[part.name] = part
+            self._spawn(part)
+        self._write_state(ready=False)
+
+    def _spawn(self, part: Part) -> None:
+        tether = [sys.executable, "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
+        environment = os.environ | {"PYTHONPATH": str(paths.ROOT), "PYTHONUNBUFFERED": "1"} | part.environment
+        with (paths.LOGS / f"{part.name}.log").open("ab") as log:
+            self._processes[part.name] = subprocess.Popen(
+                [*tether, *part.command],
+                cwd=paths.ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + READY_WITHIN_S
+        waiting = {name for name, part in self._parts.items() if part.port is not None}
+        while waiting:
+            for name in list(waiting):
+                process, port = self._processes[name], self._parts[name].port
+                if process.poll() is not None:
+                    raise StartFailed(f"{name} ended with {process.returncode}; see {paths.LOGS / name}.log")
+                if port is not None and _listens(port):
+                    waiting.discard(name)
+            if waiting and time.monotonic() > deadline:
+                late = ", ".join(sorted(waiting))
+                raise StartFailed(f"not ready after {READY_WITHIN_S} s: {late}; see {paths.LOGS}")
+            time.sleep(0.05)
+
+    def _write_state(self, *, ready: bool) -> None:
+        state = {"pid": os.getpid(), "ready": ready, "parts": {n: p.pid for n, p in self._processes.items()}}
+        partial = paths.STATE_FILE.with_suffix(".partial")
+        partial.write_text(json.dumps(state), "utf-8")
+        partial.rename(paths.STATE_FILE)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def serve() -> int:
+    """Runs the local cloud in this process until SIGTERM or Ctrl-C; returns the exit status."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with only_one():
+        supervisor = Supervisor()
+        try:
+            supervisor.start()
+            return supervisor.watch(stop)
+        except StartFailed as failed:
+            print(failed, file=sys.stderr)
+            return 1
+        finally:
+            supervisor.stop()

@@ -1,0 +1,73 @@
+"""Evaluation: held-out loss, and answers with and without the adapter."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from trainer.loss import completion_loss
+from trainer.packing import Tokens, pack
+
+EVALUATION_ROW_TOKENS = 2048
+SAMPLES = 3
+NEW_TOKENS = 80
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A held-out prompt, the answer in the data, and the model's answers without and with the adapter."""
+
+    prompt: str
+    expected: str
+    before: str
+    after: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As samples.jsonl holds it."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def loss(model: Any, examples: Sequence[Tokens], device: torch.device, alive: Callable[[], None]) -> float | None:
+    """Mean cross entropy over the trained tokens of the examples, in nats; None without examples."""
+    model.eval()
+    tokens = sum(example.trained_tokens for example in examples)
+    if not tokens:
+        return None
+    total = 0.0
+    for packed in pack(examples, EVALUATION_ROW_TOKENS):
+        total += completion_loss(model, packed, device).item()
+        alive()
+    return total / tokens
+
+
+@torch.no_grad()
+def samples(
+    model: Any, tokenizer: Any, examples: Sequence[Tokens], device: torch.device, alive: Callable[[], None]
+) -> list[Sample]:
+    """Greedy answers to the first held-out conversations, base and adapter side by side."""
+    model.eval()
+    chosen = [example for example in examples if example.prompt is not None][:SAMPLES]
+    result = []
+    for example in chosen:
+        answers = []
+        for with_adapter in (False, True):
+            with contextlib.nullcontext() if with_adapter else model.disable_adapter():
+                answers.append(_answer(model, tokenizer, example.prompt or "", device))
+            alive()
+        result.append(Sample(example.prompt or "", example.answer or "", *answers))
+    return result
+
+
+def _answer(model: Any, tokenizer: Any, prompt: str, device: torch.device) -> str:
+    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        output = model.generate(
+            **inputs, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id
+        )
+    text: str = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return text.strip()

@@ -1,0 +1,46 @@
+"""The loss: cross entropy at the labels, and logits nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.packing import IGNORED, Packed
+
+CHUNK = 1024
+"""Positions whose logits exist at a time: with a vocabulary of 256 k words, 1 GB in fp32."""
+
+
+def completion_loss(model: Any, packed: Packed, device: torch.device) -> Tensor:
+    """Sum of the cross entropies of the trained tokens of one packed row; a scalar in fp32.
+
+    The sum, not the mean: the caller divides by the tokens of the whole optimizer step, so that a step's loss does
+    not depend on how it is cut into rows (a mean of means would weigh short rows more).
+    """
+    hidden, labels = _hidden_at_labels(model, packed, device)
+    head = model.get_output_embeddings()
+    total = torch.zeros((), device=device)
+    for start in range(0, labels.numel(), CHUNK):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            logits = head(hidden[start : start + CHUNK])
+        total = total + torch.nn.functional.cross_entropy(
+            logits.float(), labels[start : start + CHUNK], reduction="sum"
+        )
+    return total
+
+
+def _hidden_at_labels(model: Any, packed: Packed, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Last hidden states [labels, hidden] where the next token is trained on, and those next tokens [labels]."""
+    labels = packed.next_tokens.to(device)
+    decoder = model.get_base_model().model
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        output = decoder(
+            input_ids=packed.input_ids[None].to(device),
+            position_ids=packed.position_ids[None].to(device),
+            attention_mask=packed.attention_mask().to(device),
+            use_cache=False,
+        )
+    at = labels != IGNORED
+    return output.last_hidden_state[0][at], labels[at]

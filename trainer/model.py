@@ -1,0 +1,83 @@
+"""The base model in NF4 and the LoRA on it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from schemas.catalogue import BaseModelRow
+from schemas.errors import Refused, problem
+from schemas.manifest import Manifest
+
+MODELS_DIR = "ADAPTML_MODELS_DIR"
+
+
+def models_dir() -> Path:
+    """Where prepared weights lie: baked into the image, a mounted bucket, or a local folder."""
+    return Path(os.environ.get(MODELS_DIR, "/models"))
+
+
+def load_base(row: BaseModelRow, *, quantise: bool, device: torch.device) -> tuple[Any, Any]:
+    """(model, tokenizer) of a row of the catalogue: frozen, in bf16, its linear layers in NF4 if `quantise`.
+
+    NF4 with double quantisation and bf16 compute is the set-up of the QLoRA paper (Dettmers et al. 2023). Raises
+    Refused when the weights were not prepared. No remote code, no pickle: safetensors only.
+    """
+    folder = models_dir() / row.folder
+    if not (folder / "config.json").is_file():
+        raise Refused([problem("base_model_unavailable", model=row.id)])
+    quantisation = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.bfloat16,
+        attn_implementation="sdpa",
+        quantization_config=quantisation if quantise else None,
+        device_map={"": device},
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return model, tokenizer
+
+
+def with_lora(model: Any, manifest: Manifest, row: BaseModelRow) -> Any:
+    """The model with a fresh LoRA: fp32 weights, which the small steps of training need, on a frozen base."""
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=manifest.lora.r,
+        lora_alpha=manifest.lora.alpha,
+        lora_dropout=manifest.lora.dropout,
+        target_modules=row.target_modules(manifest.lora.target_modules),
+        base_model_name_or_path=row.id,
+        revision=row.revision,
+    )
+    peft_model = get_peft_model(model, config)
+    # PEFT notes the folder that the weights were read from; whoever loads the adapter needs the model's name.
+    peft_model.peft_config["default"].base_model_name_or_path = row.id
+    if next(model.parameters()).device.type == "cuda":
+        peft_model.enable_input_require_grads()
+        peft_model.gradient_checkpointing_enable({"use_reentrant": False})
+    return peft_model
+
+
+def lora_parameters(model: Any) -> list[torch.nn.Parameter]:
+    """What is trained."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+@torch.no_grad()
+def round_adapter(model: Any) -> None:
+    """Rounds the adapter to the bf16 values that are saved, so that what is measured is what is delivered."""
+    for parameter in lora_parameters(model):
+        parameter.copy_(parameter.to(torch.bfloat16).to(parameter.dtype))

@@ -1,0 +1,126 @@
+"""One training run, top to bottom: settings, model, data, loop, evaluation, artifacts."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import get_scheduler
+
+from adaptml.planning.estimate import batch_size
+from schemas.catalogue import CATALOGUE
+from schemas.errors import Refused, problem
+from schemas.run import Metrics, Progress
+from schemas.run_states import RunState
+from trainer import artifacts, data, evaluate
+from trainer.attempt import Attempt
+from trainer.loss import completion_loss
+from trainer.metrics import MetricsLog
+from trainer.model import load_base, lora_parameters, round_adapter, with_lora
+from trainer.packing import pack
+
+log = logging.getLogger(__name__)
+
+
+def train(attempt: Attempt) -> None:
+    """Trains the adapter that the run asks for and commits it.
+
+    Raises Refused where the manifest and the data cannot give an adapter, Fenced and Stopped from the attempt.
+    """
+    manifest, settings = attempt.manifest, attempt.manifest.training
+    row = CATALOGUE[manifest.base_model]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(settings.seed)
+    started = time.monotonic()
+
+    # Model
+    model, tokenizer = load_base(row, quantise=manifest.method == "qlora", device=device)
+    model = with_lora(model, manifest, row)
+    trained = lora_parameters(model)
+    attempt.alive()
+
+    # Data
+    examples, held_out = data.load(attempt, tokenizer)
+    per_step = batch_size(manifest, len(examples))
+    steps_per_epoch = math.ceil(len(examples) / per_step)
+    total_steps = settings.max_steps or max(1, round((settings.epochs or 0) * steps_per_epoch))
+    epoch_tokens = sum(len(example) for example in examples)
+
+    # Where it starts from
+    loss_before = evaluate.loss(model, held_out, device, alive=attempt.alive)
+    log.info(
+        "%d examples, %d held out, %d steps, %d tokens an epoch",
+        len(examples),
+        len(held_out),
+        total_steps,
+        epoch_tokens,
+    )
+
+    # Loop
+    optimizer = torch.optim.AdamW(
+        trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda"
+    )
+    scheduler = get_scheduler(settings.lr_scheduler, optimizer, round(settings.warmup_ratio * total_steps), total_steps)
+    summary = attempt.run.dataset.model_copy(update={"tokens": epoch_tokens})
+    attempt.enter(
+        RunState.TRAINING, f"training on {device.type}", dataset=summary, progress=Progress(total_steps=total_steps)
+    )
+    folder = Path(tempfile.mkdtemp(prefix="adaptml-"))
+    metrics_log = MetricsLog(folder)
+    metrics_log.evaluation(step=0, loss=loss_before)
+    loop_started, seen_tokens, first_loss, step_loss = time.monotonic(), 0, None, math.nan
+    for step, batch in enumerate(data.batches(examples, per_step, total_steps, settings.seed), start=1):
+        model.train()
+        rows = pack(batch, settings.max_seq_length if settings.packing else 0)
+        trained_tokens = sum(example.trained_tokens for example in batch)
+        step_loss = 0.0
+        for packed in rows:
+            # The mean over the trained tokens of the whole step, however it is cut into micro-batches.
+            micro_loss = completion_loss(model, packed, device) / trained_tokens
+            micro_loss.backward()
+            step_loss += micro_loss.item()
+        if not math.isfinite(step_loss):
+            raise Refused([problem("training_diverged", loss=step_loss, step=step)])
+        grad_norm = torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm).item()
+        learning_rate = scheduler.get_last_lr()[0]
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad(set_to_none=True)
+
+        seen_tokens += sum(len(example) for example in batch)
+        elapsed = time.monotonic() - loop_started
+        first_loss = step_loss if first_loss is None else first_loss
+        point = {
+            "step": step, "epoch": round(step / steps_per_epoch, 4), "loss": step_loss, "learning_rate": learning_rate,
+            "grad_norm": grad_norm, "tokens_per_s": seen_tokens / elapsed,
+        }  # fmt: skip
+        metrics_log.step(point)
+        progress = Progress(
+            step=step,
+            total_steps=total_steps,
+            epoch=point["epoch"],
+            loss=step_loss,
+            learning_rate=learning_rate,
+            tokens_per_s=point["tokens_per_s"],
+            gpu_memory_gb=torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None,
+            eta_s=elapsed / step * (total_steps - step),
+        )
+        attempt.report(progress, point)
+
+    # Evaluation, of just what will be saved: the adapter rounded to bf16
+    attempt.enter(RunState.EVALUATING, "measuring on held-out data", progress=progress)
+    round_adapter(model)
+    loss_after = evaluate.loss(model, held_out, device, alive=attempt.alive)
+    metrics_log.evaluation(step=total_steps, loss=loss_after)
+    samples = evaluate.samples(model, tokenizer, held_out, device, alive=attempt.alive)
+    metrics_log.close()
+
+    # Artifacts
+    metrics = Metrics(train_loss=step_loss, eval_loss_before=loss_before, eval_loss_after=loss_after)
+    artifacts.write(folder, model, tokenizer, attempt.run, row, metrics, samples, seconds=time.monotonic() - started)
+    attempt.commit(folder, artifacts.checksums(folder), metrics)
+    log.info("held-out loss %.4f before, %.4f after", loss_before, loss_after)
