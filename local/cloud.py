@@ -34,8 +34,8 @@ def up() -> int:
         print(failed, file=sys.stderr)
         return 1
     print(f"the local cloud is ready after {time.monotonic() - started:.0f} s")
-    print(f"  . {_shown(paths.ENV_FILE)}      then gsutil, gcloud storage and every Google client reach it")
-    print(f"  logs: {_shown(paths.LOGS)}/      stop it: make down")
+    print(f"  . {shown(paths.ENV_FILE)}      then gsutil, gcloud storage and every Google client reach it")
+    print(f"  logs: {shown(paths.LOGS)}/      stop it: make down")
     return 0
 
 
@@ -61,7 +61,7 @@ def launch(*, tethered: bool) -> subprocess.Popen[bytes]:
             return process
         time.sleep(0.05)
     process.terminate()
-    raise NotReady(f"the local cloud was not ready in time; see {_shown(paths.LOGS)}")
+    raise NotReady(f"the local cloud was not ready in time; see {shown(paths.LOGS)}")
 
 
 def down() -> int:
@@ -110,6 +110,7 @@ def _prepare_weights() -> None:
         cwd=paths.ROOT,
         check=True,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         timeout=600,
     )
 
@@ -122,7 +123,8 @@ def _state() -> dict[str, object] | dict[str, dict[str, int]]:
     return state
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
+    """The path as a person would type it from here."""
     with suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)

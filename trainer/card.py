@@ -69,7 +69,7 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 
 
 def _sample(sample: Sample) -> str:
-    parts = {"prompt": sample.prompt, "base model": sample.before, "with this adapter": sample.after}
+    parts = {"asked": sample.question, "base model": sample.before, "with this adapter": sample.after}
     return "\n".join(f"**{title}**\n\n{_block(text)}\n" for title, text in parts.items())
 
 

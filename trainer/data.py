@@ -12,7 +12,7 @@ from adaptml.dataset.shapes import Example
 from schemas.errors import Refused, problem
 from schemas.manifest import Training
 from trainer.attempt import Attempt
-from trainer.packing import IGNORED, Tokens
+from trainer.packing import IGNORED, Asked, Tokens
 
 DEFAULT_SPLIT = 0.05
 
@@ -73,16 +73,19 @@ def encode(example: Example, tokenizer: Any, train_on: str) -> Tokens:
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
     ids = encoded["input_ids"]
     last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
-    prompt = render(tokenizer, example.messages[:last], answer_next=True)
-    answer = example.messages[last]["content"]
+    asked = Asked(
+        question=example.messages[last - 1]["content"] if last else "",
+        prompt=render(tokenizer, example.messages[:last], answer_next=True),
+        answer=example.messages[last]["content"],
+    )
     if train_on == "all":
-        return Tokens(ids, list(ids), prompt, answer)
+        return Tokens(ids, list(ids), asked)
     spans = answer_spans(tokenizer, example.messages)
     labels = [
         token if any(start >= a and end <= b and end > start for a, b in spans) else IGNORED
         for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
     ]
-    return Tokens(ids, labels, prompt, answer)
+    return Tokens(ids, labels, asked)
 
 
 def answer_spans(tokenizer: Any, messages: list[dict[str, str]]) -> list[tuple[int, int]]:
@@ -116,7 +119,7 @@ def _bounded(tokens: Tokens, settings: Training, number: int) -> Tokens | None:
         return tokens
     match settings.overlong:
         case "truncate":
-            return Tokens(tokens.ids[:limit], tokens.labels[:limit], tokens.prompt, tokens.answer)
+            return Tokens(tokens.ids[:limit], tokens.labels[:limit], tokens.asked)
         case "drop":
             return None
         case _:

@@ -19,9 +19,9 @@ NEW_TOKENS = 80
 
 @dataclass(frozen=True)
 class Sample:
-    """A held-out prompt, the answer in the data, and the model's answers without and with the adapter."""
+    """A held-out question, the answer in the data, and the model's answers without and with the adapter."""
 
-    prompt: str
+    question: str
     expected: str
     before: str
     after: str
@@ -51,15 +51,15 @@ def samples(
 ) -> list[Sample]:
     """Greedy answers to the first held-out conversations, base and adapter side by side."""
     model.eval()
-    chosen = [example for example in examples if example.prompt is not None][:SAMPLES]
+    chosen = [example.asked for example in examples if example.asked is not None][:SAMPLES]
     result = []
-    for example in chosen:
+    for asked in chosen:
         answers = []
         for with_adapter in (False, True):
             with contextlib.nullcontext() if with_adapter else model.disable_adapter():
-                answers.append(_answer(model, tokenizer, example.prompt or "", device))
+                answers.append(_answer(model, tokenizer, asked.prompt, device))
             alive()
-        result.append(Sample(example.prompt or "", example.answer or "", *answers))
+        result.append(Sample(asked.question, asked.answer, *answers))
     return result
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -47,8 +48,20 @@ def load_base(row: BaseModelRow, *, quantise: bool, device: torch.device) -> tup
         trust_remote_code=False,
         use_safetensors=True,
     )
+    keep_differentiable(model)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return model, tokenizer
+
+
+def keep_differentiable(model: Any) -> None:
+    """Keeps bitsandbytes from repacking NF4 weights for inference on the CPU.
+
+    On CPUs with AVX512-BF16, the first evaluation repacks each layer for a kernel that has no gradient and never
+    packs it back: training after an evaluation then goes on with wrong gradients and only a warning (0.50.2).
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def with_lora(model: Any, manifest: Manifest, row: BaseModelRow) -> Any:
@@ -62,9 +75,9 @@ def with_lora(model: Any, manifest: Manifest, row: BaseModelRow) -> Any:
         base_model_name_or_path=row.id,
         revision=row.revision,
     )
+    # PEFT notes where the weights were read from; whoever loads the adapter needs the model's name.
+    model.name_or_path = row.id
     peft_model = get_peft_model(model, config)
-    # PEFT notes the folder that the weights were read from; whoever loads the adapter needs the model's name.
-    peft_model.peft_config["default"].base_model_name_or_path = row.id
     if next(model.parameters()).device.type == "cuda":
         peft_model.enable_input_require_grads()
         peft_model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -13,14 +13,24 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """The last question of a conversation."""
+
+    question: str
+    prompt: str
+    """The conversation up to the answer, rendered by the chat template."""
+    answer: str
+    """As the data has it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """One example as tokens. `labels[i]` is `ids[i]` where that token is trained on, else IGNORED."""
 
     ids: list[int]
     labels: list[int]
-    prompt: str | None = None
-    """The rendered prompt of a conversation, to sample an answer to."""
-    answer: str | None = None
+    asked: Asked | None = None
+    """Of a conversation: what to sample an answer to."""
 
     def __len__(self) -> int:
         return len(self.ids)

