@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from google.api_core.exceptions import NotFound, PreconditionFailed
+from google.api_core.exceptions import NotFound, PreconditionFailed, RequestRangeNotSatisfiable
 from google.cloud import storage
 
 ORDER = "adaptml-order"
@@ -47,6 +47,8 @@ class ObjectStore:
             return cast(bytes, blob.download_as_bytes(end=limit - 1 if limit else None))
         except NotFound as error:
             raise ObjectGone(name) from error
+        except RequestRangeNotSatisfiable:
+            return b""  # an empty object has no first byte to ask for
 
     def open(self, bucket: str, name: str, generation: int) -> BinaryIO:
         """A stream over the content; the first read raises google.api_core's NotFound when it is gone."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from google.api_core.exceptions import AlreadyExists
+from google.api_core.exceptions import Aborted, AlreadyExists
+from google.api_core.retry import Retry, if_exception_type
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import FieldFilter
 
@@ -18,6 +19,11 @@ from schemas.run_states import ACTIVE_STATES, RunState
 Decide = Callable[[Run], Change | None]
 Points = list[dict[str, Any]]
 """Of the loss curve: `step`, `loss`, `learning_rate`, …"""
+
+
+_QUICK_ATTEMPTS = 5
+_WHEN_CONTENDED = Retry(predicate=if_exception_type(Aborted), initial=0.1, maximum=3.0, multiplier=2.0, timeout=60.0)
+"""The client tries again at once; several writers that do so keep each other from committing. Then wait, at random."""
 
 
 class UnknownRun(Exception):  # noqa: N818 - names what was asked for
@@ -39,14 +45,19 @@ class RunStore:
     def create(self, run: Run) -> bool:
         """Creates the document with its first audit event. False when it exists: the same cause came again."""
         run = run.model_copy(update={"revision": 1, "outbox_pending": True})
-        batch = self._client.batch()
-        batch.create(self._runs.document(run.run_id), run.to_document())
-        batch.create(self._event_ref(run), to_document(_event(None, run).model_dump()))
-        try:
-            batch.commit()
-        except AlreadyExists:
-            return False
-        return True
+
+        def attempt() -> bool:
+            batch = self._client.batch()
+            batch.create(self._runs.document(run.run_id), run.to_document())
+            batch.create(self._event_ref(run), to_document(_event(None, run).model_dump()))
+            try:
+                batch.commit()
+            except AlreadyExists:
+                return False
+            return True
+
+        created: bool = _WHEN_CONTENDED(attempt)()
+        return created
 
     def get(self, run_id: str) -> Run:
         """Raises UnknownRun."""
@@ -166,7 +177,16 @@ class RunStore:
             yield Run.model_validate(snapshot.to_dict())
 
     def _transact(self, body: Callable[[firestore.Transaction], Any]) -> Any:
-        return firestore.transactional(body)(self._client.transaction(max_attempts=20))
+        def attempt() -> Any:
+            try:
+                return firestore.transactional(body)(self._client.transaction(max_attempts=_QUICK_ATTEMPTS))
+            except ValueError as error:
+                # How the client says that every attempt met another writer; what is a bug raises other things.
+                if "Failed to commit transaction" not in str(error):
+                    raise
+                raise Aborted("other writers were quicker each time") from error
+
+        return _WHEN_CONTENDED(attempt)()
 
     def _load(self, run_id: str, transaction: firestore.Transaction) -> Run:
         snapshot = self._runs.document(run_id).get(transaction=transaction)

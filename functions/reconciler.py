@@ -150,10 +150,14 @@ def reconcile(services: Services, wakeup: Wakeup) -> None:
     for run in services.runs.active():
         if wakeup.execution is not None and run.execution not in (None, wakeup.execution):
             continue
-        step = next_step(run, _execution_of(services, run), utc_now(), services.settings)
-        if step != Nothing():
-            log.info("run %s (%s, epoch %d): %s", run.run_id, run.state, run.epoch, type(step).__name__)
-            _take(services, run, step)
+        try:
+            step = next_step(run, _execution_of(services, run), utc_now(), services.settings)
+            if step != Nothing():
+                log.info("run %s (%s, epoch %d): %s", run.run_id, run.state, run.epoch, type(step).__name__)
+                _take(services, run, step)
+        except Exception:
+            # One run that cannot be helped must not keep the others from being helped; the next tick tries again.
+            log.exception("run %s could not be reconciled", run.run_id)
     if wakeup.sweep_drops:
         sweep_drops(services)
 
@@ -167,7 +171,10 @@ def sweep_drops(services: Services) -> None:
             manifests[run_of_drop(dropped, item.generation).run_id] = (dropped, item.generation)
     for run_id in manifests.keys() - services.runs.existing(list(manifests)):
         log.warning("the event of %s was lost", run_id)
-        take_in(services, *manifests[run_id])
+        try:
+            take_in(services, *manifests[run_id])
+        except Exception:
+            log.exception("run %s could not be taken in", run_id)
 
 
 def _execution_of(services: Services, run: Run) -> Execution | None:

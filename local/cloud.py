@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from local import paths, prerequisites
 from local.supervisor import READY_WITHIN_S, is_running
@@ -115,9 +116,9 @@ def _prepare_weights() -> None:
     )
 
 
-def _state() -> dict[str, object] | dict[str, dict[str, int]]:
+def _state() -> dict[str, Any]:
     try:
-        state: dict[str, object] = json.loads(paths.STATE_FILE.read_text("utf-8"))
+        state: dict[str, Any] = json.loads(paths.STATE_FILE.read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return state

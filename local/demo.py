@@ -37,9 +37,7 @@ def demo(*, keep: bool) -> int:
     began = time.monotonic()
     started = None
     if not is_running():
-        with console.status(
-            "starting the local cloud (Pub/Sub, Firestore, Cloud Storage, functions, Cloud Run Jobs) …"
-        ):
+        with console.status("starting the local cloud: emulators, functions, Cloud Run Jobs …"):
             try:
                 started = cloud.launch(tethered=not keep)
             except cloud.NotReady as failed:
@@ -128,9 +126,7 @@ def _show(run: Run, adapter: Path, *, took_s: float, total_s: float) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_row("adapter", f"[bold]{artifacts.uri}[/]")
     facts.add_row("", f"{size / 1e6:.1f} MB of weights, {artifacts.size_bytes / 1e6:.1f} MB with tokenizer and card")
-    facts.add_row(
-        "copy of it", escape(str(adapter.relative_to(Path.cwd()) if adapter.is_relative_to(Path.cwd()) else adapter))
-    )
+    facts.add_row("copy of it", escape(cloud.shown(adapter)))
     facts.add_row("held-out loss", f"{metrics.eval_loss_before:.3f} before, {metrics.eval_loss_after:.3f} after")
     facts.add_row(
         "time here", f"{watch.duration(took_s)} from the copy to the adapter, {watch.duration(total_s)} in all"

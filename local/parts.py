@@ -73,8 +73,7 @@ def servers(ports: Ports, logs: Path) -> list[Part]:
                 "--signature-type", "cloudevent", "--host", "127.0.0.1", "--port", str(port),
             ],
             port,
-            # As Cloud Run does it, requests come one after the other only where a function asks for that.
-            {"THREADS": "8"},
+            {"THREADS": "1" if TOPOLOGY.functions[name].serial else "8"},
         )
         for name, port in ports.functions.items()
     ]  # fmt: skip

@@ -41,7 +41,11 @@ def topics() -> None:
     _subscription(
         subscriber,
         types.Subscription(
-            name=ROUTER_SUBSCRIPTION, topic=STORAGE_TOPIC, ack_deadline_seconds=600, retry_policy=_retry_policy()
+            name=ROUTER_SUBSCRIPTION,
+            topic=STORAGE_TOPIC,
+            # Short: the router's client extends it while a function works, and a killed router's events come back.
+            ack_deadline_seconds=10,
+            retry_policy=_retry_policy(),
         ),
     )
 

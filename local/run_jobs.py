@@ -81,9 +81,9 @@ class CloudRun:
 
     def run_job(self, request: Any, context: grpc.ServicerContext) -> Any:
         """RunJob: the execution is pending until a slot is free."""
-        job = self._jobs.get(request.name)
-        if job is None:
+        if request.name not in self._jobs:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no job {request.name}")
+        job = self._jobs[request.name]
         if request.overrides.task_count not in (0, 1):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "one task an execution")
         template = run_v2.TaskTemplate(job.template.template)

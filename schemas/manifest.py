@@ -284,8 +284,9 @@ def _field_names(parents: list[str]) -> list[str]:
 
 
 def _nearest(word: str, known: Any, otherwise: str) -> str:
-    close = difflib.get_close_matches(word.lower(), [str(k) for k in known], n=1, cutoff=0.6)
-    return f"Did you mean {close[0]}?" if close else otherwise
+    spelled = {str(name).lower(): str(name) for name in known}
+    close = difflib.get_close_matches(word.lower(), spelled, n=1, cutoff=0.6)
+    return f"Did you mean {spelled[close[0]]}?" if close else otherwise
 
 
 def is_drop_name(name: str) -> bool:

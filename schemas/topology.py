@@ -25,6 +25,8 @@ class Trigger(_Row):
     event: str | None = None
     bucket: str | None = None
     topic: str | None = None
+    serial: bool = False
+    """One event at a time (one instance, concurrency 1)."""
 
 
 class Delivery(_Row):

@@ -86,7 +86,7 @@ def _build(node: Node, pointer: str, lines: Lines, file: str) -> Any:
                 key_line = key_node.start_mark.line + 1
                 if not isinstance(key_node, ScalarNode):
                     raise Refused([problem("manifest_unsafe_yaml", file=file, line=key_line, what="a composed key")])
-                key = str(key_node.value)
+                key = _joined(str(key_node.value))
                 if key in result:
                     raise Refused([problem("manifest_duplicate_key", file=file, line=key_line, key=printable(key))])
                 result[key] = _build(value_node, f"{pointer}/{escape(key)}", lines, file)
@@ -114,7 +114,15 @@ def _scalar(node: ScalarNode) -> Any:
             number = float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan").replace(".NaN", "nan"))
             return number if math.isfinite(number) else text
         case _:
-            return text
+            return _joined(text)
+
+
+def _joined(text: str) -> str:
+    """JSON writes characters beyond the 16-bit plane as two escapes; YAML leaves them as two halves. Joins them.
+
+    Raises UnicodeError (a ValueError) for a half without its other.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def escape(key: str) -> str:

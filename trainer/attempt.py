@@ -148,7 +148,7 @@ class Attempt:
 def describe(error: BaseException) -> str:
     """An exception's kind and place. Not its text, which may hold what was in the data."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if Path(frame.filename).parent.name in {"trainer", "adaptml"}] or list(frames)
+    ours = [frame for frame in frames if "lib/python" not in frame.filename] or list(frames)
     place = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
     return f"{type(error).__name__}{place}"
 

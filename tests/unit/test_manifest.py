@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+
+from schemas.errors import Refused
+from schemas.manifest import Manifest, is_safe_file_name, parse_inline, parse_manifest
+
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def parse(text: str, folder: str = "bot") -> Manifest:
+    return parse_manifest(text.encode(), file="manifest.yaml", folder=folder)
+
+
+def refused(text: str, folder: str = "bot") -> dict[str, tuple[int | None, str | None, str]]:
+    with pytest.raises(Refused) as caught:
+        parse(text, folder)
+    return {p.code: (p.line, p.field, p.hint) for p in caught.value.problems}
+
+
+def test_two_lines_are_enough_and_the_rest_has_defaults() -> None:
+    manifest = parse(f"base_model: {MODEL}\ndataset: {{train: [train.jsonl]}}\n")
+    assert manifest.name == "bot"
+    assert manifest.method == "qlora"
+    assert (manifest.lora.r, manifest.lora.alpha) == (16, 32)
+    assert manifest.training.epochs == 3
+    assert manifest.compute.timeout_s == 3600
+    assert manifest.export == ["adapter"]
+
+
+def test_max_steps_replaces_epochs() -> None:
+    manifest = parse(f"base_model: {MODEL}\ndataset: {{train: [a.jsonl]}}\ntraining: {{max_steps: 7}}\n")
+    assert manifest.training.epochs is None
+    assert manifest.training.max_steps == 7
+
+
+def test_a_missing_field_is_named_with_what_to_add() -> None:
+    found = refused(f"base_model: {MODEL}\n")
+    assert found["missing_field"] == (1, "/dataset", "Add `dataset: …` to the manifest.")
+
+
+def test_unknown_field_suggests_the_nearest_name() -> None:
+    found = refused(f"base_model: {MODEL}\ndataset: {{train: [a]}}\ntraining:\n  learning_rat: 1\n")
+    assert found["unknown_field"] == (4, "/training/learning_rat", "Did you mean learning_rate?")
+
+
+def test_unknown_model_suggests_the_nearest_of_the_catalogue() -> None:
+    found = refused("base_model: HuggingFaceTB/SmolLM2-135M\ndataset: {train: [a]}\n")
+    assert found["unknown_base_model"] == (1, "/base_model", f"Did you mean {MODEL}?")
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    found = refused("base_model: nope\ndataset: {train: ['../x'], validation: [v], validation_split: 0.1}\nextra: 1\n")
+    assert set(found) == {"unknown_base_model", "conflicting_fields", "unsafe_path", "unknown_field"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "training: {epochs: 0}",
+        "training: {learning_rate: .nan}",
+        "training: {learning_rate: 2}",
+        "training: {batch_size: big}",
+        "lora: {r: 0}",
+        "lora: {dropout: 1}",
+        "compute: {timeout: soon}",
+        "compute: {accelerator: tpu}",
+        "method: full",
+        "export: []",
+        "schema_version: 2",
+        "training: [1]",
+        "dataset: 3",
+    ],
+)
+def test_values_out_of_bounds_are_refused(settings: str) -> None:
+    text = f"base_model: {MODEL}\n" + ("" if settings.startswith("dataset") else "dataset: {train: [a]}\n") + settings
+    assert "invalid_value" in refused(text)
+
+
+def test_epochs_and_max_steps_exclude_each_other() -> None:
+    found = refused(f"base_model: {MODEL}\ndataset: {{train: [a]}}\ntraining: {{epochs: 1, max_steps: 2}}\n")
+    assert set(found) == {"conflicting_fields"}
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("2m", 120), ("1h", 3600), ("75", 75)])
+def test_durations(text: str, seconds: int) -> None:
+    manifest = parse(f"base_model: {MODEL}\ndataset: {{train: [a]}}\ncompute: {{timeout: '{text}'}}\n")
+    assert manifest.compute.timeout_s == seconds
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "a/../b", "a//b", ".", "a\\b", "gs://other/a", "a\nb", "a/", "\u202ea"])
+def test_names_that_leave_the_folder_are_not_safe(name: str) -> None:
+    assert not is_safe_file_name(name)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "data/part-1.jsonl", "ünï.jsonl", "..a", "a b.jsonl"])
+def test_names_inside_the_folder_are_safe(name: str) -> None:
+    assert is_safe_file_name(name)
+
+
+def test_a_folder_that_cannot_name_a_run_is_refused() -> None:
+    assert set(refused(f"base_model: {MODEL}\ndataset: {{train: [a]}}\n", folder="My Bot")) == {"bad_drop_name"}
+
+
+def test_another_name_than_the_folder_is_refused() -> None:
+    assert set(refused(f"name: x\nbase_model: {MODEL}\ndataset: {{train: [a]}}\n")) == {"name_mismatch"}
+
+
+@pytest.mark.parametrize(("text", "line"), [("", 1), ("- a\n", 1), ("just words\n", 1)])
+def test_what_is_no_mapping_is_refused(text: str, line: int) -> None:
+    assert refused(text)["manifest_not_a_mapping"][0] == line
+
+
+def test_an_inline_manifest_takes_its_files_from_the_request() -> None:
+    manifest = parse_inline(f"base_model: {MODEL}\n", file="request", folder="nightly", train=["x/a.jsonl"])
+    assert manifest.dataset.train == ["x/a.jsonl"]
+    with pytest.raises(Refused):
+        parse_inline(f"base_model: {MODEL}\ndataset: {{train: [b]}}\n", file="r", folder="n", train=["a"])
+
+
+def test_messages_hold_no_control_characters() -> None:
+    with pytest.raises(Refused) as caught:
+        parse('{"base_model": "a\\nSEVERITY: forged\\u001b[31m", "dataset": {"train": ["a"]}}')
+    assert all("\n" not in p.message and "\x1b" not in p.message for p in caught.value.problems)
