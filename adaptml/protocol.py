@@ -98,6 +98,8 @@ def check_owner(run: Run, owner: Owner) -> None:
 def advance(run: Run, owner: Owner, to: RunState, reason: str, now: datetime, **fields: Any) -> Change:
     """The owner moves the run on. Raises Fenced."""
     check_owner(run, owner)
+    if run.state is to:
+        return Change(fields=fields | {"heartbeat_at": now})  # our own write, whose answer was lost
     return Change(to, reason, fields | {"heartbeat_at": now})
 
 

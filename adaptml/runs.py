@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from google.api_core.exceptions import Aborted, AlreadyExists
+from google.api_core.exceptions import Aborted, AlreadyExists, FailedPrecondition
 from google.api_core.retry import Retry, if_exception_type
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import FieldFilter
@@ -21,9 +22,14 @@ Points = list[dict[str, Any]]
 """Of the loss curve: `step`, `loss`, `learning_rate`, …"""
 
 
-_QUICK_ATTEMPTS = 5
-_WHEN_CONTENDED = Retry(predicate=if_exception_type(Aborted), initial=0.1, maximum=3.0, multiplier=2.0, timeout=60.0)
-"""The client tries again at once; several writers that do so keep each other from committing. Then wait, at random."""
+_CONTENDED = Retry(
+    predicate=if_exception_type(Aborted, AlreadyExists, FailedPrecondition),
+    initial=0.02,
+    maximum=2.0,
+    multiplier=2.0,
+    timeout=60.0,
+)
+"""Another writer was quicker: read again, decide again, after a random pause."""
 
 
 class UnknownRun(Exception):  # noqa: N818 - names what was asked for
@@ -35,8 +41,21 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A run as it was read, and when it was last written: what a write is conditional on."""
+
+    run: Run
+    update_time: Any
+
+
 class RunStore:
-    """`runs/` and `adapters/`."""
+    """`runs/` and `adapters/`.
+
+    A change is one atomic commit of all its documents, on the condition that the run was not written since it was
+    read. That is as strict as a transaction that locks what it reads, and holds no locks while it decides: writers
+    that meet read again instead of waiting for each other (docs/decisions.md).
+    """
 
     def __init__(self, client: firestore.Client) -> None:
         self._client = client
@@ -45,19 +64,14 @@ class RunStore:
     def create(self, run: Run) -> bool:
         """Creates the document with its first audit event. False when it exists: the same cause came again."""
         run = run.model_copy(update={"revision": 1, "outbox_pending": True})
-
-        def attempt() -> bool:
-            batch = self._client.batch()
-            batch.create(self._runs.document(run.run_id), run.to_document())
-            batch.create(self._event_ref(run), to_document(_event(None, run).model_dump()))
-            try:
-                batch.commit()
-            except AlreadyExists:
-                return False
-            return True
-
-        created: bool = _WHEN_CONTENDED(attempt)()
-        return created
+        batch = self._client.batch()
+        batch.create(self._runs.document(run.run_id), run.to_document())
+        batch.create(self._event_ref(run), to_document(_event(None, run).model_dump()))
+        try:
+            batch.commit()
+        except AlreadyExists:
+            return False
+        return True
 
     def get(self, run_id: str) -> Run:
         """Raises UnknownRun."""
@@ -80,47 +94,49 @@ class RunStore:
         return found
 
     def change(self, run_id: str, decide: Decide, *, points: Points | None = None) -> Run | None:
-        """Applies what `decide` says of the stored run, in one transaction. Returns the run as it is then, or None
+        """Applies what `decide` says of the stored run, in one atomic commit. Returns the run as it is then, or None
         when `decide` found nothing to change.
 
         `decide` may be called again when another writer was quicker; it must be pure. `points` are appended to the
-        loss curve in the same transaction. Raises UnknownRun, IllegalChange and whatever `decide` raises.
+        loss curve in the same commit. Raises UnknownRun, IllegalChange and whatever `decide` raises.
         """
 
-        def body(transaction: firestore.Transaction) -> Run | None:
-            run = self._load(run_id, transaction)
-            change = decide(run)
-            if change is None:
-                return None
-            return self._write(transaction, run, change, points)
+        def attempt() -> Run | None:
+            seen = self._read(run_id)
+            change = decide(seen.run)
+            return None if change is None else self._commit(self._client.batch(), seen, change, points)
 
-        changed: Run | None = self._transact(body)
+        changed: Run | None = _CONTENDED(attempt)()
         return changed
 
     def commit(self, run_id: str, owner: Owner, artifacts: Artifacts, metrics: Metrics) -> Run:
-        """Numbers the version and writes it to the run, in one transaction. Raises Fenced.
+        """Numbers the version and writes it to the run, in one atomic commit. Raises Fenced.
 
         A run that has its version keeps it: called twice, it does nothing the second time.
         """
 
-        def body(transaction: firestore.Transaction) -> Run:
-            run = self._load(run_id, transaction)
-            if protocol.is_committed(run):
-                return run
-            adapter = self._client.collection("adapters").document(f"{run.tenant}~{run.name}")
-            last = adapter.get(transaction=transaction).to_dict() or {}
-            numbered = artifacts.model_copy(update={"version": int(last.get("last_version", 0)) + 1})
-            change = protocol.commit(run, owner, numbered, metrics, utc_now())
-            transaction.set(
-                adapter, {"tenant": run.tenant, "name": run.name, "last_version": numbered.version}, merge=True
+        def attempt() -> Run:
+            seen = self._read(run_id)
+            if protocol.is_committed(seen.run):
+                return seen.run
+            adapter = self._client.collection("adapters").document(f"{seen.run.tenant}~{seen.run.name}")
+            before = adapter.get()
+            version = int((before.to_dict() or {}).get("last_version", 0)) + 1
+            numbered = artifacts.model_copy(update={"version": version})
+            batch = self._client.batch()
+            counter = {"tenant": seen.run.tenant, "name": seen.run.name, "last_version": version}
+            if before.exists:
+                batch.update(adapter, counter, option=self._unwritten_since(before.update_time))
+            else:
+                batch.create(adapter, counter)
+            batch.create(
+                adapter.collection("versions").document(f"v{version}"),
+                {"version": version, "run_id": run_id, "claimed_at": utc_now()},
             )
-            transaction.create(
-                adapter.collection("versions").document(f"v{numbered.version}"),
-                {"version": numbered.version, "run_id": run_id, "claimed_at": utc_now()},
-            )
-            return self._write(transaction, run, change, None)
+            change = protocol.commit(seen.run, owner, numbered, metrics, utc_now())
+            return self._commit(batch, seen, change, None)
 
-        committed: Run = self._transact(body)
+        committed: Run = _CONTENDED(attempt)()
         return committed
 
     def unannounced(self, run: Run, after: int) -> list[Event]:
@@ -136,17 +152,13 @@ class RunStore:
     def mark_announced(self, run_id: str, revision: int) -> None:
         """Notes that all changes up to `revision` were announced."""
 
-        def body(transaction: firestore.Transaction) -> None:
-            run = self._load(run_id, transaction)
-            transaction.update(
-                self._runs.document(run_id),
-                {
-                    "announced_revision": max(revision, run.announced_revision),
-                    "outbox_pending": run.revision > revision,
-                },
-            )
+        def attempt() -> None:
+            seen = self._read(run_id)
+            announced = max(revision, seen.run.announced_revision)
+            noted = {"announced_revision": announced, "outbox_pending": seen.run.revision > announced}
+            self._runs.document(run_id).update(noted, option=self._unwritten_since(seen.update_time))
 
-        self._transact(body)
+        _CONTENDED(attempt)()
 
     def active(self) -> Iterator[Run]:
         """Runs that have not ended, oldest change first. The cost follows their number, not that of all runs."""
@@ -176,36 +188,29 @@ class RunStore:
         for snapshot in query.stream():
             yield Run.model_validate(snapshot.to_dict())
 
-    def _transact(self, body: Callable[[firestore.Transaction], Any]) -> Any:
-        def attempt() -> Any:
-            try:
-                return firestore.transactional(body)(self._client.transaction(max_attempts=_QUICK_ATTEMPTS))
-            except ValueError as error:
-                # How the client says that every attempt met another writer; what is a bug raises other things.
-                if "Failed to commit transaction" not in str(error):
-                    raise
-                raise Aborted("other writers were quicker each time") from error
-
-        return _WHEN_CONTENDED(attempt)()
-
-    def _load(self, run_id: str, transaction: firestore.Transaction) -> Run:
-        snapshot = self._runs.document(run_id).get(transaction=transaction)
+    def _read(self, run_id: str) -> _Seen:
+        snapshot = self._runs.document(run_id).get()
         if not snapshot.exists:
             raise UnknownRun(run_id)
-        return Run.model_validate(snapshot.to_dict())
+        return _Seen(Run.model_validate(snapshot.to_dict()), snapshot.update_time)
 
-    def _write(self, transaction: firestore.Transaction, run: Run, change: Change, points: Points | None) -> Run:
-        after = change.applied_to(run, utc_now())
+    def _unwritten_since(self, update_time: Any) -> Any:
+        return self._client.write_option(last_update_time=update_time)
+
+    def _commit(self, batch: firestore.WriteBatch, seen: _Seen, change: Change, points: Points | None) -> Run:
+        run, after = seen.run, change.applied_to(seen.run, utc_now())
         document, reference = after.to_document(), self._runs.document(run.run_id)
         written = {*change.fields, "updated_at"}
         if change.to is not None:
             written |= {"state", "state_reason", "state_since", "revision", "outbox_pending", "finished_at"}
-            transaction.create(self._event_ref(after), to_document(_event(run, after).model_dump()))
-        transaction.update(reference, {name: document[name] for name in written})
+            batch.create(self._event_ref(after), to_document(_event(run, after).model_dump()))
+        fields = {name: document[name] for name in written}
+        batch.update(reference, fields, option=self._unwritten_since(seen.update_time))
         if points:
             first = int(points[0]["step"])
             chunk = reference.collection("metrics").document(f"a{run.attempt:02d}-{first:07d}")
-            transaction.set(chunk, {"attempt": run.attempt, "first_step": first, "points": points})
+            batch.set(chunk, {"attempt": run.attempt, "first_step": first, "points": points})
+        batch.commit()
         return after
 
     def _event_ref(self, run: Run) -> firestore.DocumentReference:

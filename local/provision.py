@@ -21,8 +21,6 @@ from local.wiring import PROJECT, STORAGE_TOPIC, Ports
 from schemas.messages import TOPIC_MESSAGES, avro_schema
 from schemas.topology import TOPOLOGY, dead_letter_topic
 
-ROUTER_SUBSCRIPTION = "eventarc-storage"
-
 
 def topics() -> None:
     """Schemas, topics, and a dead-letter topic with a subscription of its own for each topic that a function reads."""
@@ -38,21 +36,21 @@ def topics() -> None:
             _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, dead)))
             _subscription(subscriber, types.Subscription(name=dead, topic=dead))
     _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, STORAGE_TOPIC)))
-    _subscription(
-        subscriber,
-        types.Subscription(
-            name=ROUTER_SUBSCRIPTION,
-            topic=STORAGE_TOPIC,
-            # Short: the router's client extends it while a function works, and a killed router's events come back.
-            ack_deadline_seconds=10,
-            retry_policy=_retry_policy(),
-        ),
-    )
 
 
 def push_subscriptions(ports: Ports) -> None:
-    """One for each function that a topic calls, as Eventarc makes them; once the functions listen."""
+    """One for each function that a topic calls, as Eventarc makes them, and one for the router of storage events."""
     subscriber = pubsub_v1.SubscriberClient()
+    _subscription(
+        subscriber,
+        types.Subscription(
+            name="eventarc-storage",
+            topic=STORAGE_TOPIC,
+            push_config=types.PushConfig(push_endpoint=f"http://127.0.0.1:{ports.eventarc}/"),
+            ack_deadline_seconds=TOPOLOGY.delivery.ack_deadline_s,
+            retry_policy=_retry_policy(),
+        ),
+    )
     for function, trigger in TOPOLOGY.functions.items():
         if trigger.topic is None:
             continue

@@ -84,9 +84,9 @@ class Supervisor:
         self._launch(servers(ports, paths.LOGS))
         self._await_ready()
         provision.job(settings, paths.MODELS)
-        provision.push_subscriptions(ports)
         self._launch(routers(ports, settings.drops_bucket))
         self._await_ready()
+        provision.push_subscriptions(ports)
 
         paths.ENV_FILE.write_text(env_file(environment), "utf-8")
         self._write_state(ready=True)

@@ -28,13 +28,23 @@ class Ports(BaseModel):
     storage_http: int
     storage_https: int
     gateway: int
+    eventarc: int
     jobs: int
     functions: dict[str, int]
 
     @classmethod
     def free(cls) -> Ports:
         """Asks the kernel for ports that nobody listens on. All are held until all are found."""
-        names = ["pubsub", "firestore", "storage_http", "storage_https", "gateway", "jobs", *TOPOLOGY.functions]
+        names = [
+            "pubsub",
+            "firestore",
+            "storage_http",
+            "storage_https",
+            "gateway",
+            "eventarc",
+            "jobs",
+            *TOPOLOGY.functions,
+        ]
         sockets = {}
         for name in names:
             sockets[name] = socket.socket()
@@ -42,7 +52,7 @@ class Ports(BaseModel):
         ports = {name: s.getsockname()[1] for name, s in sockets.items()}
         for s in sockets.values():
             s.close()
-        return cls(**{n: ports[n] for n in names[:6]}, functions={n: ports[n] for n in TOPOLOGY.functions})
+        return cls(**{n: ports[n] for n in ours}, functions={n: ports[n] for n in TOPOLOGY.functions})
 
 
 def client_environment(ports: Ports, home: Path) -> dict[str, str]:

@@ -30,7 +30,7 @@ def test_a_folder_copied_by_gsutil_becomes_an_adapter(cloud: TestCloud, tmp_path
     status = eventually(lambda: _status(cloud, "acme/copied", S.SUCCEEDED))
     assert status["run_id"] == run.run_id
     assert status["artifacts"]["uri"] == run.artifacts.uri
-    assert cloud.runs_of("acme", "copied") == [run]  # what we wrote beside the drop started nothing
+    assert len(cloud.runs_of("acme", "copied")) == 1  # what we wrote beside the drop started nothing
 
 
 def test_gcloud_storage_copies_a_folder_too(cloud: TestCloud, tmp_path: Path) -> None:
