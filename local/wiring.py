@@ -35,16 +35,8 @@ class Ports(BaseModel):
     @classmethod
     def free(cls) -> Ports:
         """Asks the kernel for ports that nobody listens on. All are held until all are found."""
-        names = [
-            "pubsub",
-            "firestore",
-            "storage_http",
-            "storage_https",
-            "gateway",
-            "eventarc",
-            "jobs",
-            *TOPOLOGY.functions,
-        ]
+        ours = [name for name in cls.model_fields if name != "functions"]
+        names = [*ours, *TOPOLOGY.functions]
         sockets = {}
         for name in names:
             sockets[name] = socket.socket()

@@ -1,0 +1,94 @@
+"""The archive that is deployed, in an environment that has nothing but its own requirements."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import venv
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from functions.build import build
+from schemas.topology import TOPOLOGY
+from tests.cloud import DROPS, TestCloud, eventually
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(folder of the unpacked archive, python of its environment)."""
+    folder = tmp_path_factory.mktemp("archive")
+    build(folder / "functions.zip")
+    with zipfile.ZipFile(folder / "functions.zip") as archive:
+        archive.extractall(folder / "source")
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "--require-hashes", "-r", folder / "source" / "requirements.txt"]
+    subprocess.run(install, check=True, timeout=280)
+    return folder / "source", python
+
+
+@contextmanager
+def served(source: Path, python: Path, target: str, environment: dict[str, str]) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    clean = {k: v for k, v in environment.items() if k != "PYTHONPATH"}
+    command = [python, "-m", "functions_framework", "--target", target, "--signature-type", "cloudevent"]
+    process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], cwd=source, env=clean)
+    try:
+        eventually(lambda: _listens(port), within_s=60)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def post(url: str, event_type: str, data: dict[str, Any]) -> int:
+    headers = {
+        "ce-id": "1", "ce-source": "//test", "ce-type": event_type, "ce-specversion": "1.0",
+        "content-type": "application/json",
+    }  # fmt: skip
+    return requests.post(url, headers=headers, data=json.dumps(data), timeout=60).status_code
+
+
+def test_every_entry_point_answers_from_the_archive_alone(cloud: TestCloud, unpacked: tuple[Path, Path]) -> None:
+    source, python = unpacked
+    finalized = "google.cloud.storage.object.v1.finalized"
+    published = "google.cloud.pubsub.topic.v1.messagePublished"
+    events = {
+        "intake": (finalized, {"bucket": DROPS, "name": "acme/x/STATUS.json", "generation": "1"}),
+        "requests": (published, {"message": {"data": "e30="}}),
+        "dispatch": (published, {"message": {"data": "eyJydW5faWQiOiAibm9uZSIsICJhdHRlbXB0IjogMX0="}}),
+        "reconcile": (published, {"message": {"data": "e30="}}),
+    }
+    assert set(events) == set(TOPOLOGY.functions)
+    for target, (event_type, data) in events.items():
+        with served(source, python, target, cloud.environment) as url:
+            assert post(url, event_type, data) == 200, target
+            assert post(url, event_type, {"nonsense": True}) == 500, target
+
+
+def test_the_functions_carry_no_torch(unpacked: tuple[Path, Path]) -> None:
+    _, python = unpacked
+    listed = subprocess.run(
+        [python, "-m", "pip", "list"], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert not {"torch", "transformers", "rich"} & {line.split()[0] for line in listed.lower().splitlines()}
+
+
+def test_the_archive_is_reproducible(tmp_path: Path) -> None:
+    for name in ("a.zip", "b.zip"):
+        build(tmp_path / name)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
