@@ -3,7 +3,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
-PACKAGES := schemas adaptml functions trainer local
 LOCK := .venv/bin/uv pip compile -q --python-version 3.11 --no-header --no-emit-index-url
 
 .PHONY: demo test up down status lint format unit integration e2e bench docs lock archive clean help
@@ -31,7 +30,7 @@ lint: $(READY)  ## ruff, format, mypy, import rules, generated documents
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	PYTHONPATH=. .venv/bin/lint-imports
-	$(PY) -m local.docs --check
+	$(PY) -m docs.generate --check
 
 format: $(READY)  ## put the code in its form
 	.venv/bin/ruff check --fix .
@@ -44,7 +43,7 @@ bench: $(READY)  ## what is measured, each against its floor or a peer
 	$(PY) -m benchmarks.dispatch_latency
 
 docs: $(READY)  ## the documents that are generated
-	$(PY) -m local.docs
+	$(PY) -m docs.generate
 
 archive: $(READY)  ## the functions as they are deployed: build/functions.zip
 	$(PY) -m functions.build

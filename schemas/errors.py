@@ -255,9 +255,5 @@ CODES: dict[str, Code] = {
         "the weights of {model} are not where the trainer looks for them",
         "Whoever runs this AdaptML prepares them once with `python -m trainer.prepare`.",
     ),
-    "trainer_crashed": _code(
-        "run", "the trainer ended with {cause}", "The execution's log has the details; the run is tried again."
-    ),
-    "execution_lost": _code("run", "Cloud Run ended the execution: {cause}", "The run is tried again from the start."),
     "cancelled": _code("run", "cancelled by request", "Copy the manifest again to start anew."),
 }

@@ -25,7 +25,9 @@ FileName = Annotated[str, Field(min_length=1, max_length=500)]
 class Settings(BaseModel):
     """A part of the manifest. Unknown fields are refused; what was read cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class Dataset(Settings):
@@ -79,11 +81,15 @@ class Training(Settings):
     max_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Or: optimizer steps."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2.0e-4
+    """Highest learning rate (AdamW)."""
     lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
     warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = 0.03
     """Share of all steps in which the learning rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """AdamW's weight decay, on the adapter's weights."""
     max_grad_norm: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Gradients of a step with a greater norm are scaled down to it."""
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """Examples an optimizer step; the trainer derives micro-batches from memory."""
     max_seq_length: Annotated[int, Field(ge=32, le=131_072)] = 2048
@@ -95,7 +101,9 @@ class Training(Settings):
     train_on: Literal["completions", "all"] = "completions"
     """Which tokens the loss counts: the assistant's, or all."""
     early_stopping: EarlyStopping | None = None
+    """Measure the held-out loss after each epoch and stop when it no longer falls."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
+    """Of the adapter's first weights, dropout, shuffling and the split."""
 
     @model_validator(mode="before")
     @classmethod
@@ -118,9 +126,11 @@ class Compute(Settings):
     """What the run may use."""
 
     accelerator: Literal["nvidia-l4"] = "nvidia-l4"
+    """The GPU of the Cloud Run Job."""
     timeout_s: Annotated[int, Field(alias="timeout", ge=60, le=86_400)] = 3600
     """Time for one attempt, e.g. `3600s` or `1h`."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often training may begin before the run is FAILED."""
     max_cost_usd: Annotated[float, Field(gt=0, le=10_000)] = 2.00
     """The run is refused when its estimate is higher."""
 
@@ -140,19 +150,23 @@ class Manifest(Settings):
     """One training: base model, data, method and limits."""
 
     schema_version: Literal[1] = 1
+    """Of this format."""
     name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
     """Default: the folder's name."""
     base_model: str
     """An id of the catalogue."""
     dataset: Dataset
     method: Literal["qlora", "lora"] = "qlora"
+    """`qlora` holds the base model in NF4, `lora` in bf16."""
     lora: Lora = Lora()
     training: Training = Training(epochs=3.0)
     compute: Compute = Compute()
-    export: Annotated[list[Literal["adapter", "merged", "gguf"]], Field(min_length=1)] = ["adapter"]
+    export: Annotated[list[Literal["adapter"]], Field(min_length=1)] = ["adapter"]
+    """What to deliver. More forms than PEFT's adapter are refused until they are built (docs/decisions.md)."""
     labels: Annotated[
         dict[Annotated[str, Field(max_length=63)], Annotated[str, Field(max_length=63)]], Field(max_length=32)
     ] = {}
+    """For your own bookkeeping; kept on the run."""
 
 
 def parse_manifest(data: bytes, *, file: str, folder: str) -> Manifest:

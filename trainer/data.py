@@ -26,7 +26,8 @@ def load(attempt: Attempt, tokenizer: Any) -> tuple[list[Tokens], list[Tokens]]:
         with attempt.services.objects.open(run.source.bucket, file.object, file.generation) as stream:
             found = examples(stream, name=file.name, role=file.role, dataset=manifest.dataset, report=report)
             for number, example in enumerate(found, start=1):
-                encoded = _bounded(encode(example, tokenizer, manifest.training.train_on), manifest.training, number)
+                whole = encode(example, tokenizer, manifest.training.train_on)
+                encoded = _bounded(whole, manifest.training, file.name, number)
                 if encoded is not None and encoded.trained_tokens:
                     tokens[file.role].append(encoded)
         attempt.alive()
@@ -112,7 +113,7 @@ def render(tokenizer: Any, messages: list[dict[str, str]], *, answer_next: bool 
     return text
 
 
-def _bounded(tokens: Tokens, settings: Training, number: int) -> Tokens | None:
+def _bounded(tokens: Tokens, settings: Training, file: str, number: int) -> Tokens | None:
     """The example within max_seq_length, as `overlong` says: None is dropped, Refused is raised for reject."""
     limit = settings.max_seq_length
     if len(tokens) <= limit:
@@ -123,4 +124,4 @@ def _bounded(tokens: Tokens, settings: Training, number: int) -> Tokens | None:
         case "drop":
             return None
         case _:
-            raise Refused([problem("overlong_example", line=number, tokens=len(tokens), limit=limit)])
+            raise Refused([problem("overlong_example", file=file, line=number, tokens=len(tokens), limit=limit)])

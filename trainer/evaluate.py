@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,6 +30,21 @@ class Sample:
     def to_dict(self) -> dict[str, str]:
         """As samples.jsonl holds it."""
         return asdict(self)
+
+
+class Patience:
+    """Counts measurements of a loss that brought no improvement; used up after `patience` of them in a row."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._best = math.inf
+        self._without = 0
+
+    def is_used_up(self, measured: float) -> bool:
+        """Takes the next measurement."""
+        self._without = 0 if measured < self._best else self._without + 1
+        self._best = min(self._best, measured)
+        return self._without >= self._patience
 
 
 @torch.no_grad()

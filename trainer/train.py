@@ -72,7 +72,9 @@ def train(attempt: Attempt) -> None:
     folder = Path(tempfile.mkdtemp(prefix="adaptml-"))
     metrics_log = MetricsLog(folder)
     metrics_log.evaluation(step=0, loss=loss_before)
-    loop_started, seen_tokens, first_loss, step_loss = time.monotonic(), 0, None, math.nan
+    stopping = settings.early_stopping
+    patience = evaluate.Patience(stopping.patience) if stopping is not None else None
+    loop_started, seen_tokens, step_loss = time.monotonic(), 0, math.nan
     for step, batch in enumerate(data.batches(examples, per_step, total_steps, settings.seed), start=1):
         model.train()
         rows = pack(batch, settings.max_seq_length if settings.packing else 0)
@@ -93,7 +95,6 @@ def train(attempt: Attempt) -> None:
 
         seen_tokens += sum(len(example) for example in batch)
         elapsed = time.monotonic() - loop_started
-        first_loss = step_loss if first_loss is None else first_loss
         point = {
             "step": step, "epoch": round(step / steps_per_epoch, 4), "loss": step_loss, "learning_rate": learning_rate,
             "grad_norm": grad_norm, "tokens_per_s": seen_tokens / elapsed,
@@ -110,12 +111,18 @@ def train(attempt: Attempt) -> None:
             eta_s=elapsed / step * (total_steps - step),
         )
         attempt.report(progress, point)
+        if patience is not None and step % steps_per_epoch == 0:
+            held_out_loss = evaluate.loss(model, held_out, device, alive=attempt.alive)
+            metrics_log.evaluation(step=step, loss=held_out_loss)
+            if held_out_loss is not None and patience.is_used_up(held_out_loss):
+                log.info("stopping after step %d: the held-out loss no longer falls", step)
+                break
 
     # Evaluation, of just what will be saved: the adapter rounded to bf16
     attempt.enter(RunState.EVALUATING, "measuring on held-out data", progress=progress)
     round_adapter(model)
     loss_after = evaluate.loss(model, held_out, device, alive=attempt.alive)
-    metrics_log.evaluation(step=total_steps, loss=loss_after)
+    metrics_log.evaluation(step=step, loss=loss_after)
     samples = evaluate.samples(model, tokenizer, held_out, device, alive=attempt.alive)
     metrics_log.close()
 
