@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from google.api_core.exceptions import NotFound
+
 from adaptml.dataset.check import Report, examples
 from adaptml.dataset.shapes import Example
 from schemas.errors import Refused, problem
@@ -23,13 +25,16 @@ def load(attempt: Attempt, tokenizer: Any) -> tuple[list[Tokens], list[Tokens]]:
     tokens: dict[str, list[Tokens]] = {"train": [], "validation": []}
     report = Report()
     for file in run.dataset.files:
-        with attempt.services.objects.open(run.source.bucket, file.object, file.generation) as stream:
-            found = examples(stream, name=file.name, role=file.role, dataset=manifest.dataset, report=report)
-            for number, example in enumerate(found, start=1):
-                whole = encode(example, tokenizer, manifest.training.train_on)
-                encoded = _bounded(whole, manifest.training, file.name, number)
-                if encoded is not None and encoded.trained_tokens:
-                    tokens[file.role].append(encoded)
+        try:
+            with attempt.services.objects.open(run.source.bucket, file.object, file.generation) as stream:
+                found = examples(stream, name=file.name, role=file.role, dataset=manifest.dataset, report=report)
+                for number, example in enumerate(found, start=1):
+                    whole = encode(example, tokenizer, manifest.training.train_on)
+                    encoded = _bounded(whole, manifest.training, file.name, number)
+                    if encoded is not None and encoded.trained_tokens:
+                        tokens[file.role].append(encoded)
+        except NotFound as gone:
+            raise Refused([problem("data_gone", file=file.name, generation=file.generation)]) from gone
         attempt.alive()
     if report.errors:
         raise Refused(report.shown)
