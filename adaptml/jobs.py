@@ -6,6 +6,7 @@ import enum
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -45,6 +46,8 @@ class Execution:
     run_id: str = ""
     epoch: int = 0
     message: str = ""
+    started_at: datetime | None = None
+    """None while it waits for a GPU."""
 
 
 class Jobs:
@@ -119,6 +122,7 @@ def _seen(execution: Any) -> Execution:
         run_id=env.get(RUN_ID, ""),
         epoch=int(env.get(RUN_EPOCH, 0) or 0),
         message=message,
+        started_at=execution.start_time or None,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
 
 from schemas.catalogue import BaseModelRow
 from schemas.errors import Refused, problem
@@ -32,6 +33,7 @@ def load_base(row: BaseModelRow, *, quantise: bool, device: torch.device) -> tup
     folder = models_dir() / row.folder
     if not (folder / "config.json").is_file():
         raise Refused([problem("base_model_unavailable", model=row.id)])
+    transformers_logging.disable_progress_bar()  # it would fill the execution's log
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
