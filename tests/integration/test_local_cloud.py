@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
-from tests.cloud import ROOT, TestCloud, eventually
+from local import prerequisites
+from tests.cloud import DROPS, ROOT, TestCloud, eventually
 
 
 def local(home: Path, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -84,3 +86,15 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_missing_gsutil_is_taken_from_pypi(cloud: TestCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = [part for part in os.environ["PATH"].split(":") if not (Path(part) / "gsutil").exists()]
+    monkeypatch.setenv("PATH", ":".join(without))
+    program = prerequisites.gsutil()
+    assert Path(program).is_relative_to(ROOT / ".local")
+    note = tmp_path / "note.txt"
+    note.write_text("hello")
+    target = f"gs://{DROPS}/acme/by-pypi/note.txt"
+    subprocess.run([program, "-q", "cp", str(note), target], env=cloud.environment, check=True, timeout=120)
+    assert cloud.read("acme/by-pypi/note.txt") == "hello"
