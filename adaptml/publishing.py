@@ -18,7 +18,7 @@ def publish_version(services: Services, run: Run) -> None:
     """Copies what the commit named from its staging folder to its place, and ends the run SUCCEEDED.
 
     The trainer does this, and the reconciler if the trainer died: both copy the same objects, and one that is
-    there already stays as it is.
+    there already stays as it is. Staging is emptied before the run ends, so that no process has to come back for it.
     """
     if run.artifacts is None:
         raise ValueError(f"{run.run_id} has no version yet")
@@ -27,8 +27,8 @@ def publish_version(services: Services, run: Run) -> None:
     names = sorted(run.artifacts.sha256, key=lambda name: (name == CHECKSUMS, name))
     for name in names:
         services.objects.copy_new(bucket, run.artifacts.staged + name, target + name)
+    for name in names:
+        services.objects.delete(bucket, run.artifacts.staged + name)
     seconds = (utc_now() - run.started_at).total_seconds() if run.started_at else None
     spent = round(cost_usd(run.manifest.compute.accelerator, seconds), 6) if run.manifest and seconds else None
     lifecycle.change(services, run.run_id, lambda r: succeed(r, layout.uri(bucket, target), spent))
-    for name in names:
-        services.objects.delete(bucket, run.artifacts.staged + name)

@@ -72,7 +72,7 @@ def test_a_trainer_that_dies_after_the_commit_has_its_version_published(cloud: T
     assert run.state is S.SUCCEEDED
     assert executions(cloud, run.run_id) == 1
     assert cloud.names("acme/committed/v1/") == {"adapter_model.safetensors", "SHA256SUMS"}
-    eventually(lambda: cloud.names("acme/committed/.staging/") == set())
+    assert cloud.names("acme/committed/.staging/") == set()
 
 
 def test_a_run_is_dispatched_once_however_often_it_is_announced(cloud: TestCloud) -> None:
