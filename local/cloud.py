@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from local import paths, prerequisites
+from local.processes import await_end, family
 from local.supervisor import READY_WITHIN_S, is_running
 
 _SUPERVISOR_LOG = paths.LOGS / "supervisor.log"
@@ -66,22 +67,16 @@ def launch(*, tethered: bool) -> subprocess.Popen[bytes]:
 
 
 def down() -> int:
-    """Stops it and waits until it is gone; fine when nothing runs."""
+    """Stops it and waits until it and all its parts are gone; fine when nothing runs."""
     if not is_running():
         print("no local cloud runs")
         return 0
     pid = _state().get("pid")
     if isinstance(pid, int):
+        members = family([pid])
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 20
-    while is_running():
-        if time.monotonic() > deadline:
-            if isinstance(pid, int):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)  # its parts are tied to it
-            break
-        time.sleep(0.05)
+        await_end(members, within_s=20)
     print("the local cloud is stopped")
     return 0
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from adaptml.settings import Settings
 from local import paths, provision
 from local.parts import Part, emulators, routers, servers
+from local.processes import await_end, family
 from local.wiring import Ports, boto_file, client_environment, env_file
 
 READY_WITHIN_S = 90
@@ -71,6 +72,7 @@ class Supervisor:
     def start(self) -> None:
         """Starts and wires everything, and says so in `.local/`. Raises StartFailed."""
         paths.LOGS.mkdir(parents=True, exist_ok=True)
+        self._write_state(ready=False)  # whom `down` has to end
         ports = Ports.free()
         environment = client_environment(ports, paths.HOME)
         os.environ.update(environment)
@@ -112,16 +114,12 @@ class Supervisor:
         return 0
 
     def stop(self) -> None:
-        """Ends every part: asked first, then killed."""
-        for process in reversed(list(self._processes.values())):
+        """Ends every part with all that it started: asked first, then killed. Returns when all are gone."""
+        parts = list(self._processes.values())
+        members = family(process.pid for process in parts if process.poll() is None)
+        for process in reversed(parts):
             process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 5
-        for process in self._processes.values():
-            try:
-                process.wait(timeout=max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(timeout=5)
+        await_end(members, within_s=5)
 
     def _launch(self, parts: list[Part]) -> None:
         for part in parts:

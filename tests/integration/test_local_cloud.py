@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from local import prerequisites
+from local.processes import lives
 from tests.cloud import DROPS, ROOT, TestCloud, eventually
 
 
@@ -49,15 +50,15 @@ def test_two_clouds_run_side_by_side_and_a_killed_one_takes_all_its_parts_along(
     assert not set(parts(tmp_path)) & set(parts(cloud.home))
 
     os.kill(parts(tmp_path)[0], signal.SIGKILL)
-    eventually(lambda: not any(_lives(process) for process in second), within_s=15, what=lambda: second)
+    eventually(lambda: not any(lives(process) for process in second), within_s=15, what=lambda: second)
     assert local(tmp_path, "status").returncode == 1
-    assert all(_lives(process) for process in tree(parts(cloud.home)))
+    assert all(lives(psutil.Process(pid)) for pid in parts(cloud.home))
 
     assert local(tmp_path, "up").returncode == 0  # and it comes up again after that
     third = tree(parts(tmp_path))
     stopped = local(tmp_path, "down")
     assert stopped.returncode == 0
-    assert not any(_lives(process) for process in third)
+    assert not any(lives(process) for process in third)
     assert not (tmp_path / "env").exists()
     assert local(tmp_path, "down").returncode == 0
 
@@ -79,13 +80,6 @@ def test_a_missing_prerequisite_is_one_line_with_the_command_that_installs_it(tm
     assert done.returncode == 1
     assert "apt-get install -y openjdk-17-jre-headless" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_missing_gsutil_is_taken_from_pypi(cloud: TestCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
