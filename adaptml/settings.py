@@ -17,6 +17,8 @@ class Settings(BaseModel):
     region: str = "us-central1"
     drops_bucket: str
     artifacts_bucket: str
+    models_bucket: str | None = None
+    """Where the base models' tokenizers lie; without it, tokens are estimated from characters."""
     trainer_job: str = "adaptml-trainer"
     data_deadline_s: int = 3600
     """How long data may arrive after its manifest before the run is EXPIRED."""

@@ -65,6 +65,8 @@ def _states(run: Run) -> Text:
 
 
 def _last_good(run: Run) -> int:
+    if run.state is RunState.VALIDATED:
+        return _WAY.index(RunState.VALIDATING)
     if run.progress.step:
         return _WAY.index(RunState.TRAINING)
     return _WAY.index(RunState.QUEUED if run.estimate else RunState.VALIDATING)

@@ -13,14 +13,76 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+
+from adaptml.planning.advice import longest_sequence
+from adaptml.planning.estimate import estimate, gpu_memory_span
+from schemas.aliases import ALIASES, DECIDED, WRAPPERS, Alias
+from schemas.catalogue import CATALOGUE
 from schemas.errors import CODES
-from schemas.manifest import Manifest
+from schemas.layout import DEFAULTS
+from schemas.manifest import EXCLUSIVE, Compute, Manifest
 from schemas.messages import TOPIC_MESSAGES, avro_schema
 from schemas.run_states import TRANSITIONS
 from schemas.topology import TOPOLOGY, dead_letter_topic
+from schemas.yaml_strict import MAX_BYTES
 
-FOLDER = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 _NOTE = "<!-- Made by `make docs`; changes here are lost. -->\n\n"
+MANIFEST = """\
+# The manifest
+
+`manifest.yaml`, `manifest.yml` or `manifest.json` in the drop's folder: YAML 1.2 or JSON in UTF-8, {limit} KiB at most.
+Only `base_model` and `dataset.train` are required. Unknown fields are refused with the nearest known name. Anchors,
+aliases, tags, merges, directives, duplicate keys, `.nan` and `.inf` are refused with their line.
+
+An editor with a YAML language server completes and checks while you write, when the first line of the manifest names
+[schemas/manifest.schema.json](../schemas/manifest.schema.json):
+
+```yaml
+# yaml-language-server: $schema=../../schemas/manifest.schema.json
+```
+
+## Fields
+
+| field | type | default | |
+| --- | --- | --- | --- |
+{fields}
+One name may stand where a list of names is expected. `null` takes back what the tenant's defaults say.
+
+## Defaults of a tenant
+
+`gs://DROPS/{{tenant}}/{defaults}` is a part of a manifest that completes every manifest of the tenant, so that a drop
+can be data plus `base_model`:
+
+```yaml
+dataset: {{train: [train.jsonl], validation_split: 0.1}}
+training: {{epochs: 2, learning_rate: 1.0e-4}}
+compute: {{max_cost_usd: 1.00}}
+labels: {{team: support}}
+```
+
+What the manifest says goes first. Mappings are merged, lists and single values are replaced; of two settings that
+exclude each other ({exclusive}) the manifest's replaces the defaults'. `name` cannot be a
+default. The defaults are read once, when the manifest is: the run keeps the completed manifest and, as
+`source.defaults_generation`, which defaults it was completed from. A mistake in them refuses each drop, with the file's
+name and the line.
+
+## Names of other tools
+
+These are accepted as well, in their section or at the top level; the settings of `training` and `lora` may stand at the
+top level, too. The run keeps the canonical names. Two names for one setting with different values are refused.
+
+| name | of | sets | how its value is read |
+| --- | --- | --- | --- |
+{aliases}
+The mappings that hosted services put around settings may stay: {wrappers}. `auto` in them means: not set.
+
+What AdaptML decides itself is refused with that reason, so that nobody relies on a setting that does nothing:
+
+| decided | settings of other tools |
+| --- | --- |
+{decided}"""
 _AREAS = {
     "manifest": "The manifest",
     "request": "Requests from other systems",
@@ -31,8 +93,15 @@ _AREAS = {
 
 
 def documents() -> dict[str, str]:
-    """Name → text of every generated document."""
-    return {"errors.md": errors(), "manifest.md": manifest(), "messages.md": messages(), "states.md": states()}
+    """Path → text of every generated document."""
+    return {
+        "docs/errors.md": errors(),
+        "docs/limits.md": limits(),
+        "docs/manifest.md": manifest(),
+        "docs/messages.md": messages(),
+        "docs/states.md": states(),
+        "schemas/manifest.schema.json": json.dumps(manifest_schema(), indent=2, ensure_ascii=False) + "\n",
+    }
 
 
 def errors() -> str:
@@ -50,15 +119,44 @@ def errors() -> str:
 
 
 def manifest() -> str:
-    """Every field of the manifest."""
-    schema = Manifest.model_json_schema()
-    text = (
-        "# The manifest\n\n`manifest.yaml`, `manifest.yml` or `manifest.json` in the drop's folder, 64 KiB at most. "
-        "Only `base_model` and `dataset.train` are required. Unknown fields, anchors, aliases, tags and duplicate keys "
-        "are refused.\n\n| field | type | default | |\n| --- | --- | --- | --- |\n"
+    """Every field of the manifest, and what other tools call it."""
+    fields = _fields(manifest_schema())
+    rows = (f"| `{name}` | {kind} | {default} | {_cell(about)} |\n" for name, kind, default, about in fields)
+    wrappers = ", ".join(f"`{name}`" for name in WRAPPERS)
+    exclusive = ", ".join(f"`{'.'.join(one)}` and `{'.'.join(other)}`" for one, other in EXCLUSIVE)
+    decided = (
+        f"| {what} | {' '.join(f'`{name}`' for name in names.split())} |\n" for what, names in sorted(DECIDED.items())
     )
-    rows = (f"| `{name}` | {kind} | {default} | {_cell(about)} |\n" for name, kind, default, about in _fields(schema))
-    return _NOTE + text + "".join(rows)
+    return _NOTE + MANIFEST.format(
+        limit=MAX_BYTES // 1024,
+        fields="".join(rows),
+        exclusive=exclusive,
+        aliases="".join(map(_alias_row, ALIASES)),
+        wrappers=wrappers,
+        decided="".join(decided),
+        defaults=DEFAULTS,
+    )
+
+
+def _alias_row(alias: Alias) -> str:
+    names = ", ".join(f"`{name}`" for name in alias.names.split())
+    return f"| {names} | {alias.tools} | `{alias.setting}` | {alias.note} |\n"
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """A field's title would only be its name once more."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def manifest_schema() -> dict[str, Any]:
+    """JSON Schema of a manifest under its canonical names, for editors."""
+    schema = Manifest.model_json_schema(schema_generator=_WithoutTitles)
+    schema["required"].remove("name")  # by default the folder's
+    return {"$schema": _WithoutTitles.schema_dialect, "title": "AdaptML manifest"} | {
+        key: value for key, value in schema.items() if key != "title"
+    }
 
 
 def messages() -> str:
@@ -87,6 +185,32 @@ def states() -> str:
     )
 
 
+def limits() -> str:
+    """How long a sequence each base model can be trained on."""
+    accelerator = Compute().accelerator
+    parts = [
+        f"# Limits\n\nThe longest `training.max_seq_length` that is planned to fit {accelerator} with `lora.r: 16` on "
+        "`attention`, in steps of 64 tokens and within the model's context; and GB of GPU memory at that length, in "
+        "brackets the range. Computed by the planner (docs/planning.md), not measured.\n\n"
+        "| base model | parameters | context | `method: qlora` | GB | `method: lora` | GB |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
+    ]
+    for row in CATALOGUE.values():
+        millions = row.architecture.parameters() / 1e6
+        methods = " | ".join(_longest(row.id, method) for method in ("qlora", "lora"))
+        parts.append(f"| `{row.id}` | {millions:,.0f} M | {row.context} | {methods} |\n")
+    return _NOTE + "".join(parts)
+
+
+def _longest(base_model: str, method: str) -> str:
+    asked = {"name": "limits", "base_model": base_model, "dataset": {"train": ["train.jsonl"]}, "method": method}
+    longest = longest_sequence(Manifest.model_validate(asked), lambda one: estimate(one, 0, 1).fits)
+    if longest is None:
+        return "does not fit | –"
+    span = gpu_memory_span(Manifest.model_validate(asked | {"training": {"max_seq_length": longest}}))
+    return f"{longest} | {span.expected / 1e9:.1f} ({span.low / 1e9:.1f}–{span.high / 1e9:.1f})"
+
+
 def _fields(schema: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """(name, type, default, description) of each field, those of parts with their part's name."""
 
@@ -95,8 +219,8 @@ def _fields(schema: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             reference = field.get("$ref") or next((o["$ref"] for o in field.get("anyOf", []) if "$ref" in o), None)
             if reference is None:
                 default = f"`{json.dumps(field['default'])}`" if field.get("default") is not None else "–"
-                required = name in part.get("required", []) and prefix + name != "name"
-                yield prefix + name, _kind(field), "required" if required else default, field.get("description", "")
+                required = "required" if name in part.get("required", []) else default
+                yield prefix + name, _kind(field), required, field.get("description", "")
             else:
                 yield from walk(schema["$defs"][reference.rsplit("/", 1)[-1]], f"{prefix}{name}.")
 
@@ -114,7 +238,8 @@ def _kind(field: dict[str, Any]) -> str:
     if field.get("type") == "array":
         return f"list of {_kind(field['items'])}"
     if field.get("type") == "object":
-        return f"text → {_kind(field['additionalProperties'])}"
+        keys = _kind(field["propertyNames"]) if "enum" in field.get("propertyNames", {}) else "text"
+        return f"{keys} → {_kind(field['additionalProperties'])}"
     kind = {"string": "text", "boolean": "true or false"}.get(field["type"], field["type"])
     bounds = [
         f"{sign} {field[key]}"
@@ -135,13 +260,13 @@ def main() -> int:
     check = parser.parse_args().check
     stale = []
     for name, text in documents().items():
-        path = FOLDER / name
+        path = ROOT / name
         if not path.is_file() or path.read_text("utf-8") != text:
             stale.append(name)
             if not check:
                 path.write_text(text, encoding="utf-8")
     if check and stale:
-        print(f"stale: {', '.join(f'docs/{name}' for name in stale)}; run: make docs", file=sys.stderr)
+        print(f"stale: {', '.join(stale)}; run: make docs", file=sys.stderr)
         return 1
     return 0
 

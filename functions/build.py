@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("schemas", "adaptml", "functions")
 SUFFIXES = {".py", ".yaml"}
-LEFT_OUT = {"functions/build.py", "adaptml/watch.py"}
-"""Not for a function: this program, and the view in a terminal."""
+LEFT_OUT = {"functions/build.py", *(f"adaptml/{name}.py" for name in ("cli", "folder", "show", "watch"))}
+"""Not for a function: this program, and the command with its views in a terminal."""
 
 MAIN = '''"""Entry points for the Functions buildpack; they live in functions/main.py."""
 

@@ -6,21 +6,33 @@ delivery of an event, a late data file and the reconciler all do the same thing.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from google.api_core.exceptions import NotFound
 
 from adaptml import lifecycle
-from adaptml.dataset.check import Report, check_file, finish
-from adaptml.objects import ObjectGone
-from adaptml.planning.estimate import estimate, objections
+from adaptml.dataset.check import DataSource
+from adaptml.dataset.source import Readable
+from adaptml.objects import ObjectGone, ObjectStore
 from adaptml.protocol import Change, cancel, to_error
+from adaptml.report import manifest_report, to_json, validation_report
 from adaptml.runs import Decide, utc_now
 from adaptml.services import Services
+from adaptml.tokens.bucket import in_bucket
+from adaptml.tokens.preview import to_lines
+from adaptml.tokens.store import Find
+from adaptml.verdict import check_drop
 from schemas import layout
+from schemas.catalogue import CATALOGUE
 from schemas.errors import Problem, Refused, Severity, problem
 from schemas.layout import DropPath, ObjectRole
-from schemas.manifest import Manifest, is_drop_name, parse_inline, parse_manifest
+from schemas.manifest import Manifest, is_drop_name
+from schemas.manifest_reading import parse_inline, parse_manifest
 from schemas.run import DataFile, DatasetSummary, Run, Source
 from schemas.run_states import RunState
 from schemas.yaml_strict import MAX_BYTES
@@ -50,6 +62,7 @@ def run_of_drop(dropped: DropPath, generation: int) -> Run:
         state_reason="manifest arrived",
         tenant=dropped.tenant,
         name=dropped.folder,
+        folder=dropped.folder,
         source=Source(bucket=dropped.bucket, manifest_object=name, manifest_generation=generation),
         created_at=now,
         updated_at=now,
@@ -97,20 +110,36 @@ def _unless_moved(seen: RunState, change: Change) -> Decide:
 
 
 def _read_manifest(services: Services, run: Run) -> Change | None:
-    try:
-        manifest = _parse(services, run)
-    except Refused as refused:
-        return _rejected(refused.problems)
-    return _with_data(services, run.model_copy(update={"manifest": manifest}), manifest)
-
-
-def _parse(services: Services, run: Run) -> Manifest:
     if not is_drop_name(run.tenant):
-        raise Refused([problem("bad_drop_name", what="the tenant", name=run.tenant)])
-    source = run.source
+        return _rejected([problem("bad_drop_name", what="the tenant", name=run.tenant)])
+    defaults, generation = _read_defaults(services, run)
+    try:
+        manifest = _parse(services, run, defaults)
+    except Refused as refused:
+        _write_report(services, run, manifest_report(refused.problems))
+        return _rejected(refused.problems)
+    change = _with_data(services, run.model_copy(update={"manifest": manifest}), manifest)
+    source = run.source.model_copy(update={"defaults_generation": generation})
+    return change and replace(change, fields=change.fields | {"name": manifest.name, "source": source})
+
+
+def _read_defaults(services: Services, run: Run) -> tuple[bytes | None, int | None]:
+    """The tenant's `_defaults.yaml` as it is now, and its generation; (None, None) where there is none."""
+    bucket, name = run.source.bucket, layout.defaults_object(run.tenant)
+    while (pinned := services.objects.pin(bucket, name)) is not None:
+        try:
+            return services.objects.read(bucket, name, pinned.generation, limit=MAX_BYTES + 1), pinned.generation
+        except ObjectGone:
+            continue  # replaced between the look and the reading
+    return None, None
+
+
+def _parse(services: Services, run: Run, defaults: bytes | None) -> Manifest:
+    source, folder = run.source, run.folder or run.name
     if source.manifest_object is None:
         train = [layout.parse_uri(uri)[1].removeprefix(source.data_prefix(run.tenant)) for uri in source.dataset_uris]
-        return parse_inline(source.inline_manifest or "", file="request", folder=run.name, train=train)
+        text = source.inline_manifest or ""
+        return parse_inline(text, file="request", folder=folder, train=train, defaults=defaults)
     file = source.manifest_object.rsplit("/", 1)[-1]
     try:
         data = services.objects.read(
@@ -118,7 +147,7 @@ def _parse(services: Services, run: Run) -> Manifest:
         )
     except ObjectGone as gone:
         raise Refused([problem("manifest_gone", file=file)]) from gone
-    return parse_manifest(data, file=file, folder=run.name)
+    return parse_manifest(data, file=file, folder=folder, defaults=defaults)
 
 
 def _look_for_data(services: Services, run: Run) -> Change | None:
@@ -168,30 +197,52 @@ def _validate(services: Services, run: Run) -> Change:
     manifest = run.manifest
     if manifest is None:
         raise ValueError(f"{run.run_id} is to be validated without a manifest")
-    report = Report()
-    for file in run.dataset.files:
-        try:
-            with services.objects.open(run.source.bucket, file.object, file.generation) as stream:
-                check_file(report, stream, name=file.name, role=file.role, dataset=manifest.dataset)
-        except NotFound:
-            report.add(problem("data_gone", file=file.name, generation=file.generation))
-    finish(report, manifest.dataset)
+    tokenizer = _tokenizers(services.objects, services.settings.models_bucket)(CATALOGUE[manifest.base_model])
+    verdict = check_drop(manifest, [_source(services, run, file) for file in run.dataset.files], tokenizer)
+    report = verdict.report
+    generation = _write_report(services, run, validation_report(verdict))
+    lifecycle.put_beside_drop(services, run, layout.PREVIEW, to_lines(verdict.preview), "application/jsonl")
     summary = run.dataset.model_copy(
         update={
             "train_examples": report.examples["train"],
             "validation_examples": report.examples["validation"],
-            "tokens": report.tokens,
+            "invalid_rows": report.invalid_rows,
+            "tokens": verdict.plan.tokens_per_epoch if verdict.plan else 0,
+            "lengths": verdict.measured.figures if verdict.measured else None,
             "format": report.shape or manifest.dataset.format,
             "warnings": report.of(Severity.WARNING),
+            "report_generation": generation,
         }
     )
-    if report.errors:
-        return _rejected(report.of(Severity.ERROR), dict(report.counts), dataset=summary)
-    planned = estimate(manifest, report.tokens, report.examples["train"])
-    if refusals := objections(manifest, planned):
-        return _rejected(refusals, dataset=summary, estimate=planned)
+    if not verdict.is_accepted:
+        return _rejected(verdict.errors, verdict.counts, dataset=summary, estimate=verdict.plan)
     reason = f"{report.examples['train']} examples accepted"
-    return Change(RunState.QUEUED, reason, {"dataset": summary, "estimate": planned})
+    if report.invalid_rows:
+        reason += f", {report.invalid_rows} rows set aside"
+    to = RunState.VALIDATED if manifest.dry_run else RunState.QUEUED
+    return Change(to, reason, {"dataset": summary, "estimate": verdict.plan})
+
+
+@functools.cache
+def _tokenizers(objects: ObjectStore, bucket: str | None) -> Find:
+    return in_bucket(objects, bucket)
+
+
+def _source(services: Services, run: Run, file: DataFile) -> DataSource:
+    @contextmanager
+    def opened() -> Iterator[Readable]:
+        try:
+            with services.objects.open(run.source.bucket, file.object, file.generation) as stream:
+                yield stream
+        except NotFound as gone:
+            raise Refused([problem("data_gone", file=file.name, generation=file.generation)]) from gone
+
+    return DataSource(file.name, file.role, file.size, opened)
+
+
+def _write_report(services: Services, run: Run, document: dict[str, Any]) -> int | None:
+    body = to_json({"run_id": run.run_id} | document)
+    return lifecycle.put_beside_drop(services, run, layout.REPORT, body, "application/json")
 
 
 def _rejected(problems: list[Problem], counts: dict[str, int] | None = None, **fields: object) -> Change:

@@ -11,10 +11,11 @@ from adaptml.protocol import Change, to_error
 from adaptml.runs import utc_now
 from adaptml.services import Services
 from functions.intake import advance, begin
-from schemas import layout, yaml_strict
-from schemas.errors import Problem, Refused, problem
+from schemas import layout
+from schemas.errors import Problem, problem
 from schemas.layout import DropPath
 from schemas.manifest import is_drop_name
+from schemas.manifest_reading import declared_name
 from schemas.messages import RunRequest
 from schemas.run import Run, Source
 from schemas.run_states import RunState
@@ -68,13 +69,15 @@ def _run_of(services: Services, request: RunRequest, *, usable: bool) -> Run:
     dropped = DropPath.parse(*layout.parse_uri(request.manifest_uri)) if usable and request.manifest_uri else None
     manifest_object = f"{dropped.prefix}{dropped.file}" if dropped else None
     pinned = services.objects.pin(bucket, manifest_object) if manifest_object else None
+    folder = dropped.folder if dropped else declared_name(request.manifest) or layout.slug(request.request_id)
     now = utc_now()
     return Run(
         run_id=layout.run_id(request.tenant, request.request_id, "request", request.request_id),
         state=RunState.RECEIVED,
         state_reason="request arrived",
         tenant=request.tenant,
-        name=dropped.folder if dropped else _inline_name(request),
+        name=folder,
+        folder=folder,
         source=Source(
             bucket=bucket,
             manifest_object=manifest_object,
@@ -88,13 +91,3 @@ def _run_of(services: Services, request: RunRequest, *, usable: bool) -> Run:
         updated_at=now,
         state_since=now,
     )
-
-
-def _inline_name(request: RunRequest) -> str:
-    """The name in an inline manifest, else one made from the request's id."""
-    try:
-        value, _ = yaml_strict.load(request.manifest.encode(), file="request")
-    except Refused:
-        value = None
-    name = value.get("name") if isinstance(value, dict) else None
-    return name if isinstance(name, str) and is_drop_name(name) else layout.slug(request.request_id)

@@ -17,7 +17,9 @@ from google.pubsub_v1.services.schema_service import SchemaServiceClient
 
 from adaptml.jobs import EMULATOR_HOST
 from adaptml.settings import Settings
+from adaptml.tokens.chat import OPTIONAL, REQUIRED
 from local.wiring import PROJECT, STORAGE_TOPIC, Ports
+from schemas.catalogue import CATALOGUE
 from schemas.messages import TOPIC_MESSAGES, avro_schema
 from schemas.topology import TOPOLOGY, dead_letter_topic
 
@@ -80,6 +82,20 @@ def buckets(settings: Settings) -> None:
             client.create_bucket(bucket)
         except Conflict:
             continue
+
+
+def tokenizers(settings: Settings, models: Path) -> None:
+    """Lays the tokenizers of prepared models into the models bucket, where intake looks for them."""
+    if settings.models_bucket is None:
+        return
+    client = storage.Client(project=PROJECT)
+    with suppress(Conflict):
+        client.create_bucket(settings.models_bucket)
+    bucket = client.bucket(settings.models_bucket)
+    for row in CATALOGUE.values():
+        for name in (*REQUIRED, *OPTIONAL):
+            if (path := models / row.folder / name).is_file():
+                bucket.blob(f"{row.folder}/{name}").upload_from_filename(str(path))
 
 
 def job(settings: Settings, models: Path) -> None:

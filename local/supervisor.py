@@ -83,6 +83,7 @@ class Supervisor:
         self._await_ready()
         provision.topics()
         provision.buckets(settings)
+        provision.tokenizers(settings, paths.MODELS)
         self._launch(servers(ports, paths.LOGS))
         self._await_ready()
         provision.job(settings, paths.MODELS)

@@ -14,6 +14,7 @@ PROJECT = "adaptml-local"
 REGION = "us-central1"
 DROPS_BUCKET = "adaptml-drops"
 ARTIFACTS_BUCKET = "adaptml-artifacts"
+MODELS_BUCKET = "adaptml-models"
 STORAGE_TOPIC = "storage-notifications"
 """Between fake-gcs-server and the Eventarc router; Google's Eventarc keeps its own out of sight."""
 
@@ -64,6 +65,7 @@ def client_environment(ports: Ports, home: Path) -> dict[str, str]:
         "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
         "ADAPTML_DROPS_BUCKET": DROPS_BUCKET,
         "ADAPTML_ARTIFACTS_BUCKET": ARTIFACTS_BUCKET,
+        "ADAPTML_MODELS_BUCKET": MODELS_BUCKET,
     }
 
 

@@ -16,20 +16,24 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202
 
 
 class Severity(enum.StrEnum):
-    """What a problem does to the drop: an error refuses it, a warning is kept on the run."""
+    """What a problem does to the drop: an error refuses it, a warning is kept on the run, a note says what was put up
+    with."""
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
 
 class Code(BaseModel):
-    """One kind of problem. `message` is a format string over the values given to `problem()`."""
+    """One kind of problem. The texts are format strings over the values given to `problem()`."""
 
     model_config = ConfigDict(frozen=True)
 
     area: str
     message: str
     hint: str
+    expected: str = ""
+    """What would have been right, where the message alone does not say it."""
     severity: Severity = Severity.ERROR
 
 
@@ -42,6 +46,7 @@ class Problem(BaseModel):
     severity: Severity
     message: str
     hint: str
+    expected: str = ""
     file: str | None = None
     line: int | None = None
     """1-based line of a text file, or row of an array, a CSV or a Parquet file."""
@@ -51,11 +56,8 @@ class Problem(BaseModel):
     def __str__(self) -> str:
         place = " ".join(part for part in (self.file, f"line {self.line}" if self.line else None) if part)
         where = ", ".join(part for part in (place, self.field) if part)
-        return (
-            f"{where}: {self.message} [{self.code}]\n  {self.hint}"
-            if where
-            else (f"{self.message} [{self.code}]\n  {self.hint}")
-        )
+        expected = f"\n  Expected: {self.expected}." if self.expected else ""
+        return f"{f'{where}: ' if where else ''}{self.message} [{self.code}]{expected}\n  {self.hint}"
 
 
 class Refused(Exception):  # noqa: N818 - reads as the outcome that it is
@@ -83,6 +85,7 @@ def problem(
         severity=kind.severity,
         message=kind.message.format_map(safe),
         hint=kind.hint.format_map(safe),
+        expected=kind.expected.format_map(safe),
         file=printable(file, 200) if file else None,
         line=line,
         field=printable(field, 200) if field else None,
@@ -93,13 +96,27 @@ def _code(area: str, message: str, hint: str, severity: Severity = Severity.ERRO
     return Code(area=area, message=message, hint=hint, severity=severity)
 
 
+def _data(message: str, hint: str, expected: str = "", severity: Severity = Severity.ERROR) -> Code:
+    return Code(area="data", message=message, hint=hint, expected=expected, severity=severity)
+
+
+def _warning(message: str, hint: str) -> Code:
+    return _data(message, hint, severity=Severity.WARNING)
+
+
+def _note(message: str, hint: str) -> Code:
+    return _data(message, hint, severity=Severity.NOTE)
+
+
 CODES: dict[str, Code] = {
     # The manifest as a file
     "manifest_too_large": _code(
-        "manifest", "the manifest has {size} bytes; at most {limit} are read", "Move data into the dataset files."
+        "manifest",
+        "the file has more than {limit} bytes, which settings never need",
+        "Move data into the dataset files.",
     ),
     "manifest_not_text": _code(
-        "manifest", "the manifest is not UTF-8 text", "Save manifest.yaml as UTF-8; a binary file cannot be a manifest."
+        "manifest", "the file is not UTF-8 text", "Save it as UTF-8; a binary file cannot hold settings."
     ),
     "manifest_syntax": _code(
         "manifest", "not valid YAML or JSON: {detail}", "Correct the line; `adaptml` reads YAML 1.2 and JSON."
@@ -107,13 +124,28 @@ CODES: dict[str, Code] = {
     "manifest_unsafe_yaml": _code(
         "manifest",
         "{what} is not allowed in a manifest",
-        "Write the value out: anchors, aliases, tags and very deep nesting are refused.",
+        "Write plain settings, each value out: anchors, aliases, tags and very deep nesting are refused.",
     ),
     "manifest_duplicate_key": _code(
         "manifest", "the key {key} appears twice", "Keep one of the two; the other would be lost silently."
     ),
+    "manifest_bad_number": _code(
+        "manifest", "{value} is not a number that can be used", "Write a finite number, or put a text in quotes."
+    ),
+    "manifest_second_document": _code(
+        "manifest", "a second YAML document begins", "Remove the line `---` and what follows; one drop is one manifest."
+    ),
+    "manifest_key_not_text": _code("manifest", "the key {key} is not text", "Put it in quotes, or remove the line."),
     "manifest_not_a_mapping": _code(
-        "manifest", "the manifest is {found}, not a mapping of settings", "Start it with `base_model: …`."
+        "manifest", "the file is {found}, not a mapping of settings", "Start it with `base_model: …`."
+    ),
+    "manifest_not_found": _code(
+        "manifest",
+        "the folder holds no manifest",
+        "Add one of {names} with at least `base_model` and `dataset.train`.",
+    ),
+    "several_manifests": _code(
+        "manifest", "the folder holds several manifests: {names}", "Keep one; in the bucket each starts a run."
     ),
     "manifest_gone": _code(
         "manifest",
@@ -136,10 +168,26 @@ CODES: dict[str, Code] = {
         "{what} {name} cannot name a run",
         "Use lower-case letters, digits and `-`, 1 to 48 characters, starting and ending with a letter or digit.",
     ),
-    "name_mismatch": _code(
+    "duplicate_file": _code(
         "manifest",
-        "name is {name}, but the drop lies in the folder {folder}",
-        "Remove `name`, or copy the drop to a folder of that name: adapters are versioned by folder.",
+        "the file {name} is listed in {first} and again in {second}",
+        "List each file once: twice counts its examples double, and what is trained on cannot measure.",
+    ),
+    "reserved_file_name": _code(
+        "manifest",
+        "{name} cannot be a data file: AdaptML reads or writes a file of that name itself",
+        "Give the data file another name, e.g. train.jsonl.",
+    ),
+    "unknown_target_module": _code("manifest", "{model} has no linear layer {name}", "{suggestion}"),
+    "context_exceeded": _code(
+        "manifest",
+        "{name} is {value}, but {model} reads {context} tokens at most",
+        "Set it to {context} or less.",
+    ),
+    "unsupported_method": _code(
+        "manifest",
+        "{name}: {found} is not offered; AdaptML trains LoRA adapters on examples (supervised fine-tuning)",
+        "Remove it. Full fine-tuning, and learning from preferences or rewards, are not offered.",
     ),
     # Requests from other systems
     "invalid_request": _code("request", "{detail}", "See docs/requests.md for the fields of a run request."),
@@ -148,76 +196,246 @@ CODES: dict[str, Code] = {
         "{uri} lies outside the tenant's folder in the drops bucket",
         "Name objects as gs://DROPS/{tenant}/….",
     ),
-    # Data
-    "data_missing": _code(
-        "data",
+    # Data files
+    "data_missing": _data(
         "after {waited} these files had not arrived: {files}",
         "Copy them and then the manifest again, or correct the names under `dataset`.",
     ),
-    "data_gone": _code(
-        "data",
+    "file_not_found": _data(
+        "the file is not in the folder", "Add it, or correct its name under `dataset`; names are case-sensitive."
+    ),
+    "data_gone": _data(
         "generation {generation} of this file was deleted before it was read",
         "Copy the drop again and keep its files until the run has ended.",
     ),
-    "checksum_mismatch": _code(
-        "data", "sha256 is {found}, the manifest pins {pinned}", "Copy the file again or correct `dataset.sha256`."
+    "checksum_mismatch": _data(
+        "sha256 is {found}, the manifest pins {pinned}", "Copy the file again or correct `dataset.sha256`."
     ),
-    "unsupported_file_type": _code("data", "files of type {suffix} are not read", "Use .jsonl or .json."),
-    "not_utf8": _code("data", "byte {offset} is not UTF-8", "Save the file as UTF-8."),
-    "invalid_json": _code("data", "not valid JSON: {detail}", "Correct or remove the line."),
-    "line_too_long": _code(
-        "data", "the line has more than {limit} bytes", "Split the example; one line is one example."
+    "unsupported_file_type": _data(
+        "files of type {suffix} are not read",
+        "Save the data in one of these formats, best .jsonl.",
+        ".jsonl, .json, .csv, .tsv or .parquet, each also with .gz",
     ),
-    "row_not_an_object": _code("data", "the row is {found}, not an object", "Write one JSON object a line."),
-    "unknown_row_shape": _code(
-        "data",
+    "bad_gzip": _data(
+        "the gzip stream is broken: {detail}", "Compress the file again; a copy that was cut off looks like this."
+    ),
+    "gzip_bomb": _data(
+        "{compressed} compressed bytes unpack to more than {unpacked}",
+        "Text does not compress that well. Copy the file uncompressed if it is meant so.",
+        "a ratio below {ratio}:1",
+    ),
+    "not_utf8": _data(
+        "byte {offset} is not UTF-8",
+        "Save the file as UTF-8 (in Excel: CSV UTF-8).",
+        "UTF-8 text, which includes ASCII",
+    ),
+    "line_too_long": _data(
+        "more than {limit} bytes without an end", "Split the example; one row is one example.", "at most {limit} bytes"
+    ),
+    "invalid_json": _data("not valid JSON: {detail}", "Correct or remove the row.", "one JSON value (RFC 8259)"),
+    "json_not_an_array": _data(
+        "the file is {found}, not an array of rows",
+        "Put the rows into one array, or write one object a line and call the file .jsonl.",
+        "[{{…}}, {{…}}]",
+    ),
+    "bad_table_header": _data(
+        "{detail}", "Name each column once in the first line.", "a first line with the names of the columns"
+    ),
+    "bad_table_row": _data(
+        "{detail}",
+        "Quote cells that hold the delimiter, a quote or a line break; write a quote within a cell twice.",
+        "as many cells as the header has columns (RFC 4180)",
+    ),
+    "bad_parquet": _data(
+        "cannot be read as Parquet: {detail}", "Write the file again, in row groups of 128 MB or less."
+    ),
+    # Rows
+    "duplicate_key": _data(
+        "the key {key} appears twice in one object", "Keep one of the two; the other would be lost silently."
+    ),
+    "row_not_an_object": _data(
+        "the row is {found}", "Write each example as one object with named fields.", "a JSON object"
+    ),
+    "unknown_row_shape": _data(
         "the row has the fields {found}, which is no known shape",
-        "Known shapes: messages; prompt + completion; instruction (+ input) + output; conversations; text.",
+        "Rename the fields, or name yours under dataset.columns, e.g. "
+        "`columns: {{prompt: question, completion: reply}}`.",
+        "messages; prompt + completion; instruction (+ input) + output; conversations; or text",
     ),
-    "mixed_row_shapes": _code(
-        "data",
+    "ambiguous_row_shape": _data(
+        "the row fits more than one shape: {found}", "Say which one is meant with dataset.format.", "one shape"
+    ),
+    "mixed_row_shapes": _data(
         "the row has the shape {found}, rows before it have {expected}",
-        "Keep one shape in all files of a drop, or set dataset.format.",
+        "Keep one shape in all files of a drop; put other shapes into a drop of their own.",
+        "{expected} in all rows",
     ),
-    "missing_messages_list": _code(
-        "data", "{name} is not a list with at least one message", "Write a list of {{role, content}} objects."
+    "preference_data": _data(
+        "the row holds a preference pair ({found}), which is for DPO",
+        "AdaptML trains on examples to follow (SFT). To learn the preferred answers: "
+        "`dataset.columns: {{{role}: {column}}}`.",
+        "one answer for each prompt",
     ),
-    "message_missing_key": _code("data", "the message has no {key}", "Give every message a role and a content."),
-    "unrecognized_role": _code("data", "the role {role} is not known", "Use system, user, assistant or tool."),
-    "missing_content": _code("data", "{name} is not a text", "Write a string."),
-    "empty_assistant_content": _code(
-        "data",
-        "empty assistant answer",
-        "Training on it would teach the model to answer nothing. Remove the row or write the answer.",
+    "kto_data": _data(
+        "the row holds a verdict on its answer (prompt, completion and label), which is for KTO",
+        "AdaptML trains on examples to follow (SFT). Keep the rows with label true, and set "
+        "`dataset.format: prompt_completion`.",
+        "prompt and completion without a label",
     ),
-    "example_missing_assistant_message": _code(
-        "data", "there is no assistant message to learn from", "End the conversation with the answer to learn."
+    "missing_messages_list": _data(
+        "{name} is not a list with at least one message",
+        "Write the conversation as a list, one entry a turn.",
+        '[{{"{role}": …, "{content}": …}}, …]',
     ),
-    "no_examples": _code("data", "there is no example in the training files", "Add at least one row."),
-    "validation_without_examples": _code(
-        "data", "there is no example in the validation files", "Add rows, or use dataset.validation_split."
+    "message_not_an_object": _data(
+        "the message is {found}", "Write each turn as an object.", '{{"{role}": …, "{content}": …}}'
     ),
-    "few_examples": _code(
-        "data",
+    "message_missing_key": _data(
+        "the message has no {key}", "Give every message a role and a content; only tool calls need no content."
+    ),
+    "message_unrecognized_key": _data("the message has the key {key}", "Remove or rename it: {suggestion}", "{known}"),
+    "unrecognized_role": _data("the role {role} is not known", "Rename the role.", "{known}"),
+    "missing_content": _data("{name} is {found}", "Write the text as one string.", "a text"),
+    "empty_assistant_content": _data(
+        "empty assistant turn",
+        "Training on it would teach the model to answer nothing. Write the answer, or set on_invalid_row: quarantine.",
+        "a text that is not blank, or tool calls",
+    ),
+    "example_missing_assistant_message": _data(
+        "there is no assistant turn to learn from", "End the conversation with the answer to learn."
+    ),
+    "no_user_message": _data(
+        "there is no user turn", "Write what was asked before the answer; for plain texts use the field `text`."
+    ),
+    "system_not_first": _data("a system turn after other turns", "Move it to the front, or merge it into a user turn."),
+    "bad_turn_order": _data(
+        "{role} follows {before}",
+        "Merge turns of the same role that follow each other; begin with the user.",
+        "user and assistant in turn; tool results between two assistant turns",
+    ),
+    "last_turn_not_assistant": _data(
+        "the last turn is {role}", "Remove it, or add the answer to learn.", "an assistant turn at the end"
+    ),
+    "bad_weight": _data(
+        "weight is {found}", "Use 0 for turns that are not to be learned, else 1.", "0 or 1, on assistant turns"
+    ),
+    "nothing_to_learn": _data(
+        "every assistant turn has weight 0", "Remove the row, or give the turns to learn weight 1."
+    ),
+    "invalid_tools": _data(
+        "{detail}",
+        "List the functions as the OpenAI API takes them.",
+        '[{{"type": "function", "function": {{"name": …, "parameters": …}}}}, …]',
+    ),
+    "invalid_tool_call": _data(
+        "{detail}",
+        "Write tool calls as the OpenAI API gives them.",
+        '{{"id": …, "type": "function", "function": {{"name": …, "arguments": "{{…}}"}}}}',
+    ),
+    "tool_result_without_call": _data(
+        "a tool result that no tool call asked for", "Put the assistant turn with its tool_calls before it."
+    ),
+    "special_token_in_content": _data(
+        "the text holds the control token {token} of {model}",
+        "The chat template writes it; within a text it would end or forge a turn. Remove it or write it differently.",
+        "texts without control tokens",
+    ),
+    "overlong_example": _data(
+        "the example has {tokens} tokens, training.max_seq_length is {limit}",
+        "Shorten it, raise training.max_seq_length, or set training.overlong to truncate or drop.",
+        "at most {limit} tokens",
+    ),
+    "nothing_left_after_truncation": _data(
+        "within its first {limit} tokens nothing is trained on",
+        "Raise training.max_seq_length, shorten the prompt, or set training.overlong: drop.",
+    ),
+    # Tokens
+    "template_refuses": _data(
+        "the base model's chat template does not render this conversation: {detail}",
+        "Write the conversation as the model takes it, e.g. the system turn's text within the first user turn; "
+        "or choose another base_model.",
+    ),
+    "template_not_maskable": _data(
+        "the base model's chat template writes earlier turns anew when more follow, so answers cannot be told apart",
+        "Set training.train_on: all, or split the conversation so that only its last turn is an answer.",
+    ),
+    "template_ignores_tools": _warning(
+        "the base model's chat template leaves out {what}",
+        "The model will not see them. Choose a base_model whose template takes tools, or write them as text.",
+    ),
+    "examples_truncated": _warning(
+        "{count} examples have more than {limit} tokens and are cut, as training.overlong: truncate asks{basis}",
+        "Raise training.max_seq_length if their ends matter.",
+    ),
+    "examples_dropped": _warning(
+        "{count} examples have more than {limit} tokens and are left out, as training.overlong: drop asks{basis}",
+        "Raise training.max_seq_length or shorten them if they matter.",
+    ),
+    "tokens_not_counted": _warning(
+        "the tokenizer of {model} is not at hand: tokens were estimated from characters, and no length was checked",
+        "Whoever runs this AdaptML puts it into the models bucket; on a laptop, name its folder with --models.",
+    ),
+    # The data as a whole
+    "no_examples": _data("there is no example in the training files", "Add at least one row."),
+    "validation_without_examples": _data(
+        "there is no example in the validation files", "Add rows, or use dataset.validation_split."
+    ),
+    "train_validation_overlap": _data(
+        "the same example is in the training data ({other})",
+        "Remove it from one of the two: held-out loss on what was learned by heart says nothing.",
+    ),
+    "few_examples": _warning(
         "only {count} examples to train on",
         "Ten is where an effect usually begins to show; 50 to 100 good ones are a fair start.",
-        Severity.WARNING,
     ),
+    "duplicate_example": _warning("the same example as {other}", "Remove it, unless it is meant to count more."),
+    "dominant_answer": _warning(
+        "{share} % of the examples have the same answer, this one",
+        "The model will tend to give it to everything. Balance the data if that is not meant.",
+    ),
+    "length_outlier": _warning(
+        "the example has {characters} characters, where the middle one has {median}",
+        "Look whether a document slipped in; long rows set the memory and time that a run needs.",
+    ),
+    "unfilled_placeholder": _warning(
+        "an unfilled placeholder {{{{…}}}}", "Fill it in, or the model learns to write it."
+    ),
+    "empty_system": _warning("an empty system turn", "Remove it or write the instruction."),
+    "nothing_left_to_train_on": _data(
+        "every training example is longer than {limit} tokens, and training.overlong: drop leaves none",
+        "Raise training.max_seq_length, or set training.overlong: truncate.",
+    ),
+    "likely_secret": _warning(
+        "what looks like a secret: {kind}", "Revoke it and take it out: a model repeats what it learned."
+    ),
+    "likely_personal_data": _warning(
+        "what looks like personal data: {kind}", "Take it out or replace it, unless you may train on it."
+    ),
+    "rows_quarantined": _warning(
+        "{count} rows were set aside, as on_invalid_row: quarantine asks",
+        "They are listed with reasons in quarantined.jsonl beside the adapter.",
+    ),
+    "byte_order_mark": _note("the file begins with a byte order mark", "It is skipped."),
+    "crlf_line_ends": _note("lines end in CR LF", "They are read like LF."),
+    "blank_lines": _note("{count} blank lines", "They are skipped."),
+    "unused_columns": _note("not used: {columns}", "Name columns under dataset.columns if they hold what to train on."),
+    "delimiter_found": _note("cells are divided by {delimiter}", "It was recognised from the first line."),
+    "json_lines_in_json": _note("the file holds one object a line", "It is read like .jsonl."),
     # Planning
     "does_not_fit": _code(
         "plan",
         "the run needs about {needed_gb} GB of GPU memory, {accelerator} has {available_gb}",
-        "Lower training.max_seq_length, use method: qlora or choose a smaller base model.",
+        "{suggestion}",
     ),
     "too_expensive": _code(
         "plan",
         "the run would cost about ${cost}, compute.max_cost_usd is ${limit}",
-        "Raise compute.max_cost_usd or lower training.epochs.",
+        "{suggestion}",
     ),
     "too_long": _code(
         "plan",
         "the run would take about {duration} s, compute.timeout is {timeout} s",
-        "Raise compute.timeout or lower training.epochs.",
+        "{suggestion}",
     ),
     # The run
     "attempts_exhausted": _code(
@@ -239,11 +457,6 @@ CODES: dict[str, Code] = {
         "run",
         "after masking and max_seq_length no token is left to train on",
         "Raise training.max_seq_length or set training.train_on: all.",
-    ),
-    "overlong_example": _code(
-        "run",
-        "the example has {tokens} tokens, training.max_seq_length is {limit}",
-        "Shorten it, raise training.max_seq_length, or set training.overlong to truncate or drop.",
     ),
     "training_diverged": _code(
         "run",

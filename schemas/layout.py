@@ -12,8 +12,15 @@ from schemas.errors import printable
 MANIFEST_NAMES = ("manifest.yaml", "manifest.yml", "manifest.json")
 STATUS = "STATUS.json"
 REJECTED = "REJECTED.md"
-OUR_FILES = frozenset({STATUS, REJECTED, "validation-report.json"})
+REPORT = "validation-report.json"
+PREVIEW = "preview.jsonl"
+OUR_FILES = frozenset({STATUS, REJECTED, REPORT, PREVIEW})
 """What AdaptML writes beside a drop; these objects fire events too and must never start anything."""
+
+DEFAULTS = "_defaults.yaml"
+"""A tenant's own defaults, in the tenant's folder; in no drop's folder, so that its event starts nothing."""
+RESERVED = frozenset({*MANIFEST_NAMES, *OUR_FILES, DEFAULTS})
+"""What a data file cannot be called."""
 
 _PARALLEL_PARTS = "gcloud/tmp/parallel_composite_uploads/"
 """Where `gcloud storage cp` puts the parts of a large upload before it composes them."""
@@ -62,6 +69,11 @@ class DropPath:
 def drop_prefix(tenant: str, folder: str) -> str:
     """The drop's folder as an object prefix, with the closing slash."""
     return f"{tenant}/{folder}/"
+
+
+def defaults_object(tenant: str) -> str:
+    """Where a tenant's defaults lie in the drops bucket."""
+    return f"{tenant}/{DEFAULTS}"
 
 
 def run_id(tenant: str, label: str, *identity: str) -> str:

@@ -1,25 +1,60 @@
 """The manifest: what to train, on what, how. The only place where a setting is described.
 
-Names are those that users of PEFT, TRL, Axolotl and hosted fine-tuning services already know.
+Names are those that users of PEFT, TRL, Axolotl and hosted fine-tuning services already know; the ones that differ
+between them are accepted as well (schemas/aliases.py). What a drop says becomes a Manifest in
+schemas/manifest_reading.py.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from schemas import yaml_strict
 from schemas.catalogue import CATALOGUE
-from schemas.errors import Problem, Refused, printable, problem
-from schemas.yaml_strict import Lines
+from schemas.errors import printable
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?"
-"""Tenants and drops: safe in a Firestore id, an object name, a label and a URL."""
+"""Tenants and adapters: safe in a Firestore id, an object name, a label and a URL."""
+SHA256_PATTERN = "^[0-9a-f]{64}$"
+
+EXCLUSIVE = (
+    (("training", "epochs"), ("training", "max_steps")),
+    (("dataset", "validation"), ("dataset", "validation_split")),
+)
+"""Pairs of which a manifest gives one at most."""
 
 FileName = Annotated[str, Field(min_length=1, max_length=500)]
+_Files = Annotated[list[FileName], Field(max_length=100)]
+_TrainFiles = Annotated[list[FileName], Field(min_length=1, max_length=100)]
+_Modules = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=1, max_length=16)]
+_Exports = Annotated[list[Literal["adapter"]], Field(min_length=1)]
+_Seconds = Annotated[int, Field(ge=60, le=86_400)]
+_DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)?")
+GROUPS = ("attention", "all-linear")
+"""Words of lora.target_modules that stand for several layers."""
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _modules(value: Any) -> Any:
+    """One name as a list of one, names with commas as a list of them, a list of one group as that group."""
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list):
+        return value
+    names = [name.strip() if isinstance(name, str) else name for name in names]
+    return names[0] if len(names) == 1 and names[0] in GROUPS else names
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not (match := _DURATION.fullmatch(value.strip())):
+        raise ValueError("expected a duration such as 3600s, 60m or 1h")
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
 
 
 class Settings(BaseModel):
@@ -29,25 +64,57 @@ class Settings(BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError(f"cannot be {str(value).lower()}")
+        return value
+
 
 class Dataset(Settings):
     """Which files hold the examples."""
 
-    train: Annotated[list[FileName], Field(min_length=1, max_length=100)]
+    train: Annotated[_TrainFiles, BeforeValidator(_one_or_more, json_schema_input_type=_TrainFiles | FileName)]
     """Training files, relative to the manifest."""
-    validation: list[FileName] = []
+    validation: Annotated[_Files, BeforeValidator(_one_or_more, json_schema_input_type=_Files | FileName)] = []
     """Held-out files; their loss is measured before and after."""
     validation_split: Annotated[float, Field(gt=0, le=0.5)] | None = None
     """Or: the share of the training examples to hold out. Without either, 5 % (at least one example) is held out."""
     format: Literal["auto", "messages", "prompt_completion", "alpaca", "sharegpt", "text"] = "auto"
     """The shape of a row; `auto` recognises it from the first row."""
-    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = {}
+    columns: dict[
+        Literal[
+            "messages",
+            "role",
+            "content",
+            "prompt",
+            "completion",
+            "instruction",
+            "input",
+            "output",
+            "system",
+            "history",
+            "conversations",
+            "from",
+            "value",
+            "text",
+            "tools",
+            "functions",
+        ],
+        Annotated[str, Field(min_length=1, max_length=200)],
+    ] = {}
+    """Where the files use other names: the name of a shape's field → the name in the files."""
+    on_invalid_row: Literal["fail", "quarantine"] = "fail"
+    """Whether a row that cannot be used refuses the drop, or is left out and listed."""
+    sha256: dict[str, Annotated[str, Field(pattern=SHA256_PATTERN)]] = {}
     """Optional pins: file name → SHA-256 in hex."""
 
     @model_validator(mode="after")
     def _one_way_to_hold_out(self) -> Dataset:
         if self.validation and self.validation_split is not None:
-            raise ValueError("conflict: dataset.validation and dataset.validation_split exclude each other")
+            raise ValueError("dataset.validation and dataset.validation_split exclude each other")
         return self
 
 
@@ -60,10 +127,11 @@ class Lora(Settings):
     """Scaling: the adapter's output is multiplied by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Dropout on the adapter's input."""
-    target_modules: Literal["attention", "all-linear"] | Annotated[list[str], Field(min_length=1, max_length=16)] = (
-        "attention"
-    )
-    """Layers to adapt: `attention` (q, k, v, o), `all-linear`, or a list of names."""
+    target_modules: Annotated[
+        Literal["attention", "all-linear"] | _Modules,
+        BeforeValidator(_modules, json_schema_input_type=Literal["attention", "all-linear"] | _Modules | str),
+    ] = "attention"
+    """Layers to adapt: `attention` (q, k, v, o), `all-linear`, or names of linear layers."""
 
 
 class EarlyStopping(Settings):
@@ -93,7 +161,7 @@ class Training(Settings):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """Examples an optimizer step; the trainer derives micro-batches from memory."""
     max_seq_length: Annotated[int, Field(ge=32, le=131_072)] = 2048
-    """Tokens an example may have."""
+    """Tokens an example may have; at most what the base model reads."""
     overlong: Literal["reject", "truncate", "drop"] = "reject"
     """What to do with an example of more tokens."""
     packing: bool = True
@@ -115,11 +183,8 @@ class Training(Settings):
     @model_validator(mode="after")
     def _one_way_to_end(self) -> Training:
         if self.epochs is not None and self.max_steps is not None:
-            raise ValueError("conflict: training.epochs and training.max_steps exclude each other")
+            raise ValueError("training.epochs and training.max_steps exclude each other")
         return self
-
-
-_DURATION = re.compile(r"(\d+)\s*(s|m|h)?")
 
 
 class Compute(Settings):
@@ -127,23 +192,20 @@ class Compute(Settings):
 
     accelerator: Literal["nvidia-l4"] = "nvidia-l4"
     """The GPU of the Cloud Run Job."""
-    timeout_s: Annotated[int, Field(alias="timeout", ge=60, le=86_400)] = 3600
-    """Time for one attempt, e.g. `3600s` or `1h`."""
+    timeout_s: Annotated[
+        _Seconds,
+        Field(alias="timeout"),
+        BeforeValidator(
+            _seconds, json_schema_input_type=_Seconds | Annotated[str, Field(pattern=r"^\d{1,6}\s*[smh]?$")]
+        ),
+    ] = 3600
+    """Time for one attempt, e.g. `3600s` or `1h`; a bare number counts seconds."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often training may begin before the run is FAILED."""
     max_cost_usd: Annotated[float, Field(gt=0, le=10_000)] = 2.00
     """The run is refused when its estimate is higher."""
 
     model_config = ConfigDict(populate_by_name=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_duration(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(text := data.get("timeout"), str):
-            if not (match := _DURATION.fullmatch(text.strip())):
-                raise ValueError("timeout is not a duration such as 3600s, 60m or 1h")
-            return data | {"timeout": int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]}
-        return data
 
 
 class Manifest(Settings):
@@ -152,8 +214,8 @@ class Manifest(Settings):
     schema_version: Literal[1] = 1
     """Of this format."""
     name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
-    """Default: the folder's name."""
-    base_model: str
+    """The adapter's name; its versions are numbered. Default: the folder's name."""
+    base_model: Annotated[str, Field(json_schema_extra={"enum": sorted(CATALOGUE)})]
     """An id of the catalogue."""
     dataset: Dataset
     method: Literal["qlora", "lora"] = "qlora"
@@ -161,83 +223,16 @@ class Manifest(Settings):
     lora: Lora = Lora()
     training: Training = Training(epochs=3.0)
     compute: Compute = Compute()
-    export: Annotated[list[Literal["adapter"]], Field(min_length=1)] = ["adapter"]
+    export: Annotated[_Exports, BeforeValidator(_one_or_more, json_schema_input_type=_Exports | Literal["adapter"])] = [
+        "adapter"
+    ]
     """What to deliver. More forms than PEFT's adapter are refused until they are built (docs/decisions.md)."""
     labels: Annotated[
         dict[Annotated[str, Field(max_length=63)], Annotated[str, Field(max_length=63)]], Field(max_length=32)
     ] = {}
     """For your own bookkeeping; kept on the run."""
-
-
-def parse_manifest(data: bytes, *, file: str, folder: str) -> Manifest:
-    """The manifest with all defaults filled in. Raises Refused with every problem found."""
-    value, lines = yaml_strict.load(data, file=file)
-    if not isinstance(value, dict):
-        found = "empty" if value is None else f"a {type(value).__name__}"
-        raise Refused([problem("manifest_not_a_mapping", file=file, line=1, found=found)])
-    return resolve(value, lines, file=file, folder=folder)
-
-
-def parse_inline(text: str, *, file: str, folder: str, train: list[str]) -> Manifest:
-    """The manifest of a request that carries it as text, its training files apart. Raises Refused."""
-    value, lines = yaml_strict.load(text.encode(), file=file)
-    if not isinstance(value, dict):
-        raise Refused([problem("manifest_not_a_mapping", file=file, line=1, found=f"a {type(value).__name__}")])
-    dataset = value.get("dataset") or {}
-    if train and isinstance(dataset, dict):
-        if "train" in dataset:
-            detail = "dataset.train and dataset_uris exclude each other"
-            raise Refused([problem("conflicting_fields", file=file, field="/dataset/train", detail=detail)])
-        value["dataset"] = dataset | {"train": train}
-    return resolve(value, lines, file=file, folder=folder)
-
-
-def resolve(value: dict[str, Any], lines: Lines, *, file: str, folder: str) -> Manifest:
-    """The manifest that `value` describes, for a drop in `folder`. Raises Refused with every problem found."""
-    manifest: Manifest | None = None
-    problems: list[Problem] = []
-    try:
-        default = {"name": folder} if re.fullmatch(NAME_PATTERN, folder) else {"name": "unnamed"}
-        manifest = Manifest.model_validate(default | value)
-    except ValidationError as error:
-        problems = [_problem_of(item, lines, file) for item in error.errors(include_url=False)]
-    problems += _meaning(value, lines, file=file, folder=folder)
-    if problems or manifest is None:
-        raise Refused(problems)
-    return manifest
-
-
-def _meaning(value: dict[str, Any], lines: Lines, *, file: str, folder: str) -> list[Problem]:
-    """What types cannot say: the catalogue, names of files, the name of the folder."""
-    problems = []
-    model = value.get("base_model")
-    if isinstance(model, str) and model not in CATALOGUE:
-        problems.append(
-            problem(
-                "unknown_base_model",
-                file=file,
-                line=lines.get("/base_model"),
-                field="/base_model",
-                model=printable(model),
-                suggestion=_nearest(model, CATALOGUE, f"Known models: {', '.join(sorted(CATALOGUE))}."),
-            )
-        )
-    if not re.fullmatch(NAME_PATTERN, folder):
-        problems.append(problem("bad_drop_name", file=file, what="the folder", name=printable(folder)))
-    if isinstance(name := value.get("name"), str) and name != folder:
-        problems.append(
-            problem("name_mismatch", file=file, line=lines.get("/name"), field="/name", name=name, folder=folder)
-        )
-    dataset = value.get("dataset")
-    for part in ("train", "validation"):
-        names = dataset.get(part) if isinstance(dataset, dict) else None
-        for i, file_name in enumerate(names if isinstance(names, list) else []):
-            pointer = f"/dataset/{part}/{i}"
-            if isinstance(file_name, str) and not is_safe_file_name(file_name):
-                problems.append(
-                    problem("unsafe_path", file=file, line=lines.get(pointer), field=pointer, name=printable(file_name))
-                )
-    return problems
+    dry_run: bool = False
+    """Stop after validation, preview and estimate."""
 
 
 def is_safe_file_name(name: str) -> bool:
@@ -251,58 +246,6 @@ def is_safe_file_name(name: str) -> bool:
     )
 
 
-def _problem_of(item: Any, lines: Lines, file: str) -> Problem:
-    """pydantic's finding in our words."""
-    parts = [str(part) for part in item["loc"] if not _is_union_branch(part)]
-    pointer = "".join("/" + yaml_strict.escape(part) for part in parts)
-    field = pointer.lstrip("/").replace("/", ".")
-    line = _nearest_line(pointer, lines)
-    kind, message = item["type"], item["msg"]
-    if kind == "missing":
-        return problem("missing_field", file=file, line=line, field=pointer, name=field)
-    if kind == "extra_forbidden":
-        known = _field_names(parts[:-1])
-        suggestion = _nearest(parts[-1], known, f"Known fields here: {', '.join(sorted(known))}.")
-        return problem("unknown_field", file=file, line=line, field=pointer, name=field, suggestion=suggestion)
-    if kind == "value_error" and "conflict: " in message:
-        return problem("conflicting_fields", file=file, line=line, field=pointer, detail=message.split("conflict: ")[1])
-    detail = message.removeprefix("Value error, ")
-    return problem("invalid_value", file=file, line=line, field=pointer, detail=f"{field}: {detail}")
-
-
-def _is_union_branch(part: object) -> bool:
-    """pydantic names the branch of a union in a location: literal['auto'], constrained-int, list[str], …"""
-    return isinstance(part, str) and bool(
-        re.match(r"(literal|constrained-|list|int|float|dict|function-)\b|.*\[", part)
-    )
-
-
-def _nearest_line(pointer: str, lines: Lines) -> int | None:
-    while pointer and pointer not in lines:
-        pointer = pointer.rpartition("/")[0]
-    return lines.get(pointer)
-
-
-def _field_names(parents: list[str]) -> list[str]:
-    known: dict[str, type[Settings]] = {
-        "dataset": Dataset,
-        "lora": Lora,
-        "training": Training,
-        "compute": Compute,
-        "early_stopping": EarlyStopping,
-    }
-    model = known.get(parents[-1]) if parents else Manifest
-    if model is None:
-        return []
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _nearest(word: str, known: Any, otherwise: str) -> str:
-    spelled = {str(name).lower(): str(name) for name in known}
-    close = difflib.get_close_matches(word.lower(), spelled, n=1, cutoff=0.6)
-    return f"Did you mean {spelled[close[0]]}?" if close else otherwise
-
-
 def is_drop_name(name: str) -> bool:
-    """True for what may name a tenant or a drop."""
+    """True for what may name a tenant or an adapter."""
     return re.fullmatch(NAME_PATTERN, name) is not None

@@ -24,6 +24,8 @@ class Source(Part):
     bucket: str
     manifest_object: str | None = None
     manifest_generation: int | None = None
+    defaults_generation: int | None = None
+    """Of the tenant's `_defaults.yaml` that the manifest was completed from; None when there was none."""
     request_id: str | None = None
     inline_manifest: str | None = None
     dataset_uris: list[str] = []
@@ -51,6 +53,31 @@ class DataFile(Part):
     """train or validation."""
 
 
+class LongRow(Part):
+    """A row and its length."""
+
+    file: str
+    line: int
+    tokens: int
+
+
+class TokenFigures(Part):
+    """Lengths of the training examples in the base model's own tokens, before `overlong` is applied."""
+
+    examples: int
+    """How many were counted."""
+    of: int
+    """How many there are; where it is more, the figures are of a sample."""
+    mean: float
+    percentiles: dict[str, int]
+    """"p50", "p90", "p95", "p99", "max" → tokens."""
+    histogram: dict[str, int]
+    """Upper bound of a length, as text → examples up to it and above the last bound."""
+    longest: list[LongRow]
+    overlong: int
+    """Of those counted, examples with more tokens than training.max_seq_length."""
+
+
 class DatasetSummary(Part):
     """What validation found out about the data."""
 
@@ -58,18 +85,45 @@ class DatasetSummary(Part):
     missing: list[str] = []
     train_examples: int = 0
     validation_examples: int = 0
+    invalid_rows: int = 0
+    """Rows that were set aside, as `on_invalid_row: quarantine` asks."""
     tokens: int = 0
     """Tokens of one epoch; an estimate until the trainer has counted them."""
+    lengths: TokenFigures | None = None
+    """None where the base model's tokenizer was not at hand."""
     format: str = "auto"
     warnings: list[Problem] = []
+    report_generation: int | None = None
+    """Of the validation-report.json beside the drop that belongs to this run."""
 
 
 class Estimate(Part):
-    """What the run will need, said before it is asked for."""
+    """What the run will need, said before it is asked for: expected values, and (low, high) around each.
+
+    Only the first three have been there from the start; a document without the others is read, too.
+    """
 
     gpu_memory_gb: float
+    """Peak, in GB of 10⁹ bytes."""
     duration_s: float
+    """Of one attempt, on the accelerator."""
     cost_usd: float
+    """Of one attempt, at list price."""
+    gpu_memory_gb_range: tuple[float, float] | None = None
+    duration_s_range: tuple[float, float] | None = None
+    cost_usd_range: tuple[float, float] | None = None
+    accelerator: str = ""
+    steps: int = 0
+    """Optimizer steps."""
+    tokens: int = 0
+    """Of all epochs."""
+    tokens_per_epoch: int = 0
+    examples: int = 0
+    """Training examples, those that will be held out included."""
+    fits: bool = True
+    """True when the expected memory is not more than the accelerator has."""
+    basis: str = ""
+    """How the tokens are known: counted, sampled, or estimated from characters."""
 
 
 class Progress(Part):
@@ -128,7 +182,9 @@ class Run(Part):
     state_reason: str
     tenant: str
     name: str
-    """The drop's folder; adapters of one tenant/name are numbered."""
+    """The manifest's name, once it was read; until then the folder's. Adapters of one tenant/name are numbered."""
+    folder: str = ""
+    """The drop's folder: what is written beside the drop goes there."""
     source: Source
     manifest: Manifest | None = None
     dataset: DatasetSummary = DatasetSummary()

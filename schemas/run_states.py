@@ -11,6 +11,7 @@ class RunState(enum.StrEnum):
     RECEIVED = "RECEIVED"
     AWAITING_DATA = "AWAITING_DATA"
     VALIDATING = "VALIDATING"
+    VALIDATED = "VALIDATED"
     QUEUED = "QUEUED"
     STARTING = "STARTING"
     TRAINING = "TRAINING"
@@ -38,12 +39,14 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     # A manifest that cannot be read is refused before any data is looked for.
     _S.RECEIVED: frozenset({_S.AWAITING_DATA, _S.VALIDATING, _S.REJECTED, _S.CANCELLED}),
     _S.AWAITING_DATA: frozenset({_S.VALIDATING, _S.EXPIRED, _S.CANCELLED}),
-    _S.VALIDATING: frozenset({_S.QUEUED, _S.REJECTED, _S.CANCELLED}),
+    # VALIDATED is where a dry run ends.
+    _S.VALIDATING: frozenset({_S.QUEUED, _S.VALIDATED, _S.REJECTED, _S.CANCELLED}),
     _S.QUEUED: frozenset({_S.STARTING, _S.FAILED, _S.CANCELLED}),
     # Back to QUEUED is a retry. STARTING again is a new task attempt of the same execution.
     _S.STARTING: frozenset({_S.TRAINING, _S.QUEUED, _S.STARTING, _S.FAILED, _S.CANCELLED}),
     _S.TRAINING: frozenset({_S.EVALUATING, _S.QUEUED, _S.STARTING, _S.FAILED, _S.CANCELLED}),
     _S.EVALUATING: frozenset({_S.SUCCEEDED, _S.QUEUED, _S.STARTING, _S.FAILED, _S.CANCELLED}),
+    _S.VALIDATED: frozenset(),
     _S.SUCCEEDED: frozenset(),
     _S.FAILED: frozenset(),
     _S.CANCELLED: frozenset(),

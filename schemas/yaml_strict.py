@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, MappingEndEvent, NodeEvent, SequenceEndEvent
+from ruamel.yaml.events import AliasEvent, DocumentStartEvent, MappingEndEvent, NodeEvent, SequenceEndEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
@@ -19,6 +19,7 @@ from schemas.errors import Refused, printable, problem
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
+MAX_DIGITS = 100
 
 Lines = dict[str, int]
 
@@ -29,25 +30,29 @@ def load(data: bytes, *, file: str, max_bytes: int = MAX_BYTES) -> tuple[Any, Li
     Raises Refused with one problem that names the line.
     """
     if len(data) > max_bytes:
-        raise Refused([problem("manifest_too_large", file=file, size=len(data), limit=max_bytes)])
+        raise _refused("manifest_too_large", file, limit=max_bytes)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Refused([problem("manifest_not_text", file=file)]) from error
+        raise _refused("manifest_not_text", file, data[: error.start].count(b"\n") + 1) from error
     try:
         _refuse_unsafe(text, file)
         node = _parser().compose(text)
         lines: Lines = {}
         value = _build(node, "", lines, file) if node is not None else None
     except ReaderError as error:
-        raise Refused([problem("manifest_not_text", file=file)]) from error
+        raise _refused("manifest_not_text", file, text[: error.position].count("\n") + 1) from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        detail = printable(error.problem or "syntax error")
-        raise Refused([problem("manifest_syntax", file=file, line=line, detail=detail)]) from error
-    except (YAMLError, ValueError) as error:
-        raise Refused([problem("manifest_syntax", file=file, detail=type(error).__name__)]) from error
+        raise _refused("manifest_syntax", file, line, detail=printable(error.problem or "syntax error")) from error
+    except (YAMLError, ValueError, AssertionError, AttributeError, LookupError, TypeError) as error:
+        # The parser trips in more ways than it documents; `%YAML 1.3` is an assertion to it.
+        raise _refused("manifest_syntax", file, detail=type(error).__name__) from error
     return value, lines
+
+
+def _refused(code: str, file: str, line: int | None = None, **values: Any) -> Refused:
+    return Refused([problem(code, file=file, line=line, **values)])
 
 
 def _parser() -> YAML:
@@ -55,12 +60,18 @@ def _parser() -> YAML:
 
 
 def _refuse_unsafe(text: str, file: str) -> None:
-    depth = 0
+    depth = documents = 0
     for event in _parser().parse(text):
         line = event.start_mark.line + 1 if event.start_mark else None
         what = None
         if isinstance(event, AliasEvent):
             what = "an alias (*)"
+        elif isinstance(event, DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                raise _refused("manifest_second_document", file, line)
+            # YAML 1.1 would read `no` as false and 1:30 as 90.
+            what = "a directive (%)" if event.tags or event.version not in {None, (1, 2)} else None
         elif isinstance(event, MappingEndEvent | SequenceEndEvent):
             depth -= 1
         elif isinstance(event, NodeEvent):
@@ -72,57 +83,86 @@ def _refuse_unsafe(text: str, file: str) -> None:
                 depth += 1
                 what = f"nesting deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else None
         if what:
-            raise Refused([problem("manifest_unsafe_yaml", file=file, line=line, what=what)])
+            raise _refused("manifest_unsafe_yaml", file, line, what=what)
 
 
 def _build(node: Node, pointer: str, lines: Lines, file: str) -> Any:
     """The value of a node. Only the scalar types that JSON knows are built; the rest stays text."""
-    line = node.start_mark.line + 1
-    lines[pointer] = line
+    lines[pointer] = node.start_mark.line + 1
     match node:
         case MappingNode():
             result: dict[str, Any] = {}
             for key_node, value_node in node.value:
-                key_line = key_node.start_mark.line + 1
-                if not isinstance(key_node, ScalarNode):
-                    raise Refused([problem("manifest_unsafe_yaml", file=file, line=key_line, what="a composed key")])
-                key = _joined(str(key_node.value))
+                line, key = key_node.start_mark.line + 1, _key(key_node, file)
                 if key in result:
-                    raise Refused([problem("manifest_duplicate_key", file=file, line=key_line, key=printable(key))])
+                    raise _refused("manifest_duplicate_key", file, line, key=printable(key))
                 result[key] = _build(value_node, f"{pointer}/{escape(key)}", lines, file)
-                lines[f"{pointer}/{escape(key)}"] = key_line
+                lines[f"{pointer}/{escape(key)}"] = line
             return result
         case SequenceNode():
             return [_build(item, f"{pointer}/{i}", lines, file) for i, item in enumerate(node.value)]
         case ScalarNode():
-            return _scalar(node)
+            return _scalar(node, file)
         case _:
             raise TypeError(type(node).__name__)
 
 
-def _scalar(node: ScalarNode) -> Any:
+def _key(node: Node, file: str) -> str:
+    line = node.start_mark.line + 1
+    if not isinstance(node, ScalarNode):
+        raise _refused("manifest_unsafe_yaml", file, line, what="a composed key")
+    match _kind(node):
+        case "merge":
+            raise _refused("manifest_unsafe_yaml", file, line, what="a merge (<<)")
+        case "int" | "float" | "bool" | "null":
+            raise _refused("manifest_key_not_text", file, line, key=printable(node.value))
+        case _:
+            return _text(node, file)
+
+
+def _scalar(node: ScalarNode, file: str) -> Any:
     """A scalar by YAML 1.2's core schema (so `2e-4` is a number and `no` is a word)."""
     text: str = node.value
-    match str(node.tag).rsplit(":", 1)[-1]:
+    match _kind(node):
         case "null":
             return None
         case "bool":
             return text.lower() == "true"
-        case "int":
-            return int(text.replace("_", ""), 0) if not text.lstrip("+-").isdigit() else int(text)
-        case "float":
-            number = float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan").replace(".NaN", "nan"))
-            return number if math.isfinite(number) else text
+        case "int" | "float" as kind:
+            number = _number(text, kind)
+            if number is None:
+                raise _refused("manifest_bad_number", file, node.start_mark.line + 1, value=printable(text))
+            return number
         case _:
-            return _joined(text)
+            return _text(node, file)
 
 
-def _joined(text: str) -> str:
-    """JSON writes characters beyond the 16-bit plane as two escapes; YAML leaves them as two halves. Joins them.
+def _number(text: str, kind: str) -> int | float | None:
+    """None for .nan, .inf, 1e999 and thousands of digits."""
+    digits = text.replace("_", "")
+    if len(digits) > MAX_DIGITS:
+        return None
+    try:
+        if kind == "int":
+            return int(digits) if digits.lstrip("+-").isdigit() else int(digits, 0)
+        number = float(digits)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
-    Raises UnicodeError (a ValueError) for a half without its other.
-    """
-    return text.encode("utf-16", "surrogatepass").decode("utf-16")
+
+def _kind(node: ScalarNode) -> str:
+    """What YAML takes a scalar for: str, int, float, bool, null, timestamp, …"""
+    return str(node.tag).rsplit(":", 1)[-1]
+
+
+def _text(node: ScalarNode, file: str) -> str:
+    """JSON writes characters beyond the 16-bit plane as two escapes; YAML leaves them as two halves. Joins them."""
+    try:
+        return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeError as error:
+        detail = "an escape that is half of a character (\\ud800 to \\udfff)"
+        raise _refused("manifest_syntax", file, node.start_mark.line + 1, detail=detail) from error
 
 
 def escape(key: str) -> str:

@@ -93,8 +93,8 @@ class TestCloud:
         """Names of objects below a prefix, without it."""
         return {item.name.removeprefix(prefix) for item in self.services.objects.list(bucket, prefix)}
 
-    def runs_of(self, tenant: str, name: str) -> list[Run]:
-        """All runs of one drop, oldest first."""
+    def runs_of(self, tenant: str, folder: str) -> list[Run]:
+        """All runs of one drop's folder, oldest first."""
         documents = (
             firestore.Client(project=PROJECT)
             .collection("runs")
@@ -102,11 +102,11 @@ class TestCloud:
             .stream()
         )
         found = [Run.model_validate(d.to_dict()) for d in documents]
-        return sorted((r for r in found if r.name == name), key=lambda r: r.created_at)
+        return sorted((r for r in found if r.folder == folder), key=lambda r: r.created_at)
 
-    def run_id(self, tenant: str, name: str, generation: int, manifest: str = "manifest.yaml") -> str:
+    def run_id(self, tenant: str, folder: str, generation: int, manifest: str = "manifest.yaml") -> str:
         """The id of the run that a manifest generation starts."""
-        return layout.run_id(tenant, name, DROPS, f"{tenant}/{name}/{manifest}", str(generation))
+        return layout.run_id(tenant, folder, DROPS, f"{tenant}/{folder}/{manifest}", str(generation))
 
     def wait(self, run_id: str, *states: RunState, within_s: float = 60) -> Run:
         """The run once it is in one of these states, or has ended."""

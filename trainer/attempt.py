@@ -13,6 +13,7 @@ from google.api_core.exceptions import GoogleAPICallError, RetryError
 
 from adaptml import lifecycle, protocol
 from adaptml.jobs import RUN_EPOCH, RUN_ID
+from adaptml.objects import ObjectGone
 from adaptml.protocol import Change, Fenced
 from adaptml.publishing import publish_version
 from adaptml.runs import Decide, Points, utc_now
@@ -111,6 +112,17 @@ class Attempt:
     def alive(self) -> None:
         """Says that the attempt goes on, between the steps that `report` covers. Raises Fenced and Stopped."""
         self.report(self.run.progress)
+
+    def fetch_report(self, folder: Path) -> None:
+        """Lays what validation found out about the data, as it was then, into the folder."""
+        source, generation = self.run.source, self.run.dataset.report_generation
+        if generation is None:
+            return
+        name = layout.drop_prefix(self.run.tenant, self.run.folder or self.run.name) + layout.REPORT
+        try:
+            (folder / layout.REPORT).write_bytes(self.services.objects.read(source.bucket, name, generation))
+        except ObjectGone:
+            log.warning("the validation report of %s was deleted", self.run.run_id)
 
     def commit(self, folder: Path, sha256: dict[str, str], metrics: Metrics) -> None:
         """Uploads the folder, names the version in one transaction, and puts it in its place. Raises Fenced."""

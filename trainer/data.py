@@ -5,39 +5,40 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from google.api_core.exceptions import NotFound
 
-from adaptml.dataset.check import Report, examples
-from adaptml.dataset.shapes import Example
-from schemas.errors import Refused, problem
+from adaptml.dataset.check import examined_rows, terms_of
+from adaptml.dataset.decode import Row
+from adaptml.dataset.examine import Examined, Examiner
+from adaptml.dataset.fingerprints import fingerprint
+from adaptml.dataset.shapes import Finding
+from adaptml.tokens.chat import ChatTokenizer, Encoded
+from schemas.errors import Problem, Refused, Severity, problem
 from schemas.manifest import Training
+from schemas.run import DataFile
 from trainer.attempt import Attempt
-from trainer.packing import IGNORED, Asked, Tokens
+from trainer.packing import IGNORED, Tokens
+from trainer.quarantine import Quarantine
 
 DEFAULT_SPLIT = 0.05
+_AT_ONCE = 500
+"""Examples that are tokenised together, on all cores."""
 
 
-def load(attempt: Attempt, tokenizer: Any) -> tuple[list[Tokens], list[Tokens]]:
-    """(training, held-out) examples of the run's pinned files. Raises Refused."""
-    manifest, run = attempt.manifest, attempt.run
+def load(attempt: Attempt, tokenizer: ChatTokenizer, folder: Path) -> tuple[list[Tokens], list[Tokens]]:
+    """(training, held-out) examples of the run's pinned files; rows that are set aside are listed in the folder.
+
+    Raises Refused.
+    """
+    manifest = attempt.manifest
+    quarantine = Quarantine(folder) if manifest.dataset.on_invalid_row == "quarantine" else None
+    loading = _Loading(attempt, tokenizer, Examiner(terms_of(manifest)), quarantine)
     tokens: dict[str, list[Tokens]] = {"train": [], "validation": []}
-    report = Report()
-    for file in run.dataset.files:
-        try:
-            with attempt.services.objects.open(run.source.bucket, file.object, file.generation) as stream:
-                found = examples(stream, name=file.name, role=file.role, dataset=manifest.dataset, report=report)
-                for number, example in enumerate(found, start=1):
-                    whole = encode(example, tokenizer, manifest.training.train_on)
-                    encoded = _bounded(whole, manifest.training, file.name, number)
-                    if encoded is not None and encoded.trained_tokens:
-                        tokens[file.role].append(encoded)
-        except NotFound as gone:
-            raise Refused([problem("data_gone", file=file.name, generation=file.generation)]) from gone
-        attempt.alive()
-    if report.errors:
-        raise Refused(report.shown)
+    for file in attempt.run.dataset.files:
+        tokens[file.role] += loading.tokens(file)
     training, held_out = tokens["train"], tokens["validation"]
     if not manifest.dataset.validation:
         share = manifest.dataset.validation_split or DEFAULT_SPLIT
@@ -45,6 +46,84 @@ def load(attempt: Attempt, tokenizer: Any) -> tuple[list[Tokens], list[Tokens]]:
     if not training:
         raise Refused([problem("nothing_to_train_on")])
     return training, held_out
+
+
+@dataclass
+class _Loading:
+    """Reads file after file, the training files first."""
+
+    attempt: Attempt
+    tokenizer: ChatTokenizer
+    examiner: Examiner
+    quarantine: Quarantine | None
+    _training: set[int] = field(default_factory=set)
+    """Fingerprints of the training examples: what is among them measures nothing."""
+
+    def tokens(self, file: DataFile) -> Iterator[Tokens]:
+        run = self.attempt.run
+        try:
+            with self.attempt.services.objects.open(run.source.bucket, file.object, file.generation) as stream:
+                for batch in _batches(examined_rows(stream, file.name, self.examiner)):
+                    yield from self._encoded([found for found in batch if self._is_good(found, file)], file)
+                    self.attempt.alive()
+        except NotFound as gone:
+            raise Refused([problem("data_gone", file=file.name, generation=file.generation)]) from gone
+
+    def _is_good(self, found: Examined, file: DataFile) -> bool:
+        if found.example is None:
+            self._set_aside(file, found.row, [p for p in found.problems if p.severity is Severity.ERROR])
+            return False
+        if self.quarantine is None:
+            return True
+        print_ = fingerprint(found.example)[0]
+        if file.role == "train":
+            self._training.add(print_)
+        elif print_ in self._training:
+            overlap = problem("train_validation_overlap", file=file.name, line=found.row.line, other="a training file")
+            self._set_aside(file, found.row, [overlap])
+            return False
+        return True
+
+    def _encoded(self, good: list[Examined], file: DataFile) -> Iterator[Tokens]:
+        settings = self.attempt.manifest.training
+        examples = [found.example for found in good if found.example is not None]
+        for found, example, encoded in zip(
+            good, examples, self.tokenizer.encode_batch(examples, settings.train_on), strict=True
+        ):
+            bounded = encoded if isinstance(encoded, Finding) else bound(encoded, settings)
+            if isinstance(bounded, Finding):
+                wrong = problem(bounded.code, file=file.name, line=found.row.line, **bounded.values)
+                self._set_aside(file, found.row, [wrong])
+            elif bounded is not None:
+                yield Tokens(*bounded, example)
+
+    def _set_aside(self, file: DataFile, row: Row, problems: list[Problem]) -> None:
+        if self.quarantine is None:
+            raise Refused(problems)
+        self.quarantine.add(file.name, row, problems)
+
+
+def bound(encoded: Encoded, settings: Training) -> tuple[list[int], list[int]] | Finding | None:
+    """(ids, labels) within max_seq_length, as `overlong` says: None is dropped, a Finding is what is wrong."""
+    limit = settings.max_seq_length
+    if len(encoded) > limit and settings.overlong == "drop":
+        return None
+    if len(encoded) > limit and settings.overlong == "reject":
+        return Finding("overlong_example", None, {"tokens": len(encoded), "limit": limit})
+    ids, trained = encoded.ids[:limit], encoded.trained[:limit]
+    if not any(trained[1:]):
+        return Finding("nothing_left_after_truncation", None, {"limit": limit})
+    return ids, [token if counts else IGNORED for token, counts in zip(ids, trained, strict=True)]
+
+
+def _batches(items: Iterator[Examined]) -> Iterator[list[Examined]]:
+    batch: list[Examined] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == _AT_ONCE:
+            yield batch
+            batch = []
+    yield batch
 
 
 def split(items: Sequence[Tokens], share: float, seed: int) -> tuple[list[Tokens], list[Tokens]]:
@@ -64,69 +143,3 @@ def batches(items: Sequence[Tokens], size: int, steps: int, seed: int) -> Iterat
             order = list(items)
             random.Random(f"{seed}-{epoch}").shuffle(order)  # noqa: S311 - reproducible, not secret
         yield order[position * size : (position + 1) * size]
-
-
-def encode(example: Example, tokenizer: Any, train_on: str) -> Tokens:
-    """An example as tokens, its labels masked as `train_on` says.
-
-    A plain text is trained on whole and closed by the end token, so that the model learns to stop.
-    """
-    if example.text is not None:
-        ids = [*tokenizer(example.text)["input_ids"], tokenizer.eos_token_id]
-        return Tokens(ids, list(ids))
-    rendered = render(tokenizer, example.messages)
-    # The template writes the special tokens itself: adding them again would give two BOS.
-    encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
-    ids = encoded["input_ids"]
-    last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
-    asked = Asked(
-        question=example.messages[last - 1]["content"] if last else "",
-        prompt=render(tokenizer, example.messages[:last], answer_next=True),
-        answer=example.messages[last]["content"],
-    )
-    if train_on == "all":
-        return Tokens(ids, list(ids), asked)
-    spans = answer_spans(tokenizer, example.messages)
-    labels = [
-        token if any(start >= a and end <= b and end > start for a, b in spans) else IGNORED
-        for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
-    ]
-    return Tokens(ids, labels, asked)
-
-
-def answer_spans(tokenizer: Any, messages: list[dict[str, str]]) -> list[tuple[int, int]]:
-    """[start, end) in characters of each assistant turn in the rendered conversation, its end-of-turn token included.
-
-    The end of turn must be trained on, or the model never learns to stop; the line break that some templates put
-    after it must not. Found by rendering the conversation up to each turn: what the template adds is the turn.
-    """
-    spans = []
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = render(tokenizer, messages[:i], answer_next=True)
-        whole = render(tokenizer, messages[: i + 1])
-        if not whole.startswith(before):
-            raise Refused([problem("invalid_value", detail="the chat template cannot be masked turn by turn")])
-        spans.append((len(before), len(whole.rstrip())))
-    return spans
-
-
-def render(tokenizer: Any, messages: list[dict[str, str]], *, answer_next: bool = False) -> str:
-    """The conversation in the model's own chat template; `answer_next` opens the assistant's turn."""
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_next)
-    return text
-
-
-def _bounded(tokens: Tokens, settings: Training, file: str, number: int) -> Tokens | None:
-    """The example within max_seq_length, as `overlong` says: None is dropped, Refused is raised for reject."""
-    limit = settings.max_seq_length
-    if len(tokens) <= limit:
-        return tokens
-    match settings.overlong:
-        case "truncate":
-            return Tokens(tokens.ids[:limit], tokens.labels[:limit], tokens.asked)
-        case "drop":
-            return None
-        case _:
-            raise Refused([problem("overlong_example", file=file, line=number, tokens=len(tokens), limit=limit)])

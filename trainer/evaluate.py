@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from adaptml.dataset.shapes import content_of
+from adaptml.tokens.chat import ChatTokenizer
 from trainer.loss import completion_loss
 from trainer.packing import Tokens, pack
 
@@ -63,19 +65,28 @@ def loss(model: Any, examples: Sequence[Tokens], device: torch.device, alive: Ca
 
 @torch.no_grad()
 def samples(
-    model: Any, tokenizer: Any, examples: Sequence[Tokens], device: torch.device, alive: Callable[[], None]
+    model: Any,
+    tokenizer: Any,
+    chat: ChatTokenizer,
+    examples: Sequence[Tokens],
+    device: torch.device,
+    alive: Callable[[], None],
 ) -> list[Sample]:
     """Greedy answers to the first held-out conversations, base and adapter side by side."""
     model.eval()
-    chosen = [example.asked for example in examples if example.asked is not None][:SAMPLES]
+    conversations = [found.example for found in examples if found.example is not None and found.example.messages]
     result = []
-    for asked in chosen:
+    for conversation in conversations[:SAMPLES]:
+        messages = conversation.messages
+        last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
+        prompt = chat.render(messages[:last], conversation.tools, answer_next=True)
         answers = []
         for with_adapter in (False, True):
             with contextlib.nullcontext() if with_adapter else model.disable_adapter():
-                answers.append(_answer(model, tokenizer, asked.prompt, device))
+                answers.append(_answer(model, tokenizer, prompt, device))
             alive()
-        result.append(Sample(asked.question, asked.answer, *answers))
+        question = content_of(messages[last - 1]) if last else ""
+        result.append(Sample(question, content_of(messages[last]), *answers))
     return result
 
 

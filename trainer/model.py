@@ -12,6 +12,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
+from adaptml.tokens.chat import ChatTokenizer
+from adaptml.tokens.store import in_folder
 from schemas.catalogue import BaseModelRow
 from schemas.errors import Refused, problem
 from schemas.manifest import Manifest
@@ -53,6 +55,14 @@ def load_base(row: BaseModelRow, *, quantise: bool, device: torch.device) -> tup
     keep_differentiable(model)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return model, tokenizer
+
+
+def chat_tokenizer(row: BaseModelRow) -> ChatTokenizer:
+    """What makes tokens of conversations. Raises Refused when the model was not prepared."""
+    found = in_folder(models_dir())(row)
+    if found is None:
+        raise Refused([problem("base_model_unavailable", model=row.id)])
+    return found
 
 
 def keep_differentiable(model: Any) -> None:

@@ -8,19 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adaptml.dataset.shapes import Example
+
 IGNORED = -100
 """The label of a token that the loss does not count (PyTorch's ignore_index)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The last question of a conversation."""
-
-    question: str
-    prompt: str
-    """The conversation up to the answer, rendered by the chat template."""
-    answer: str
-    """As the data has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +20,8 @@ class Tokens:
 
     ids: list[int]
     labels: list[int]
-    asked: Asked | None = None
-    """Of a conversation: what to sample an answer to."""
+    example: Example | None = None
+    """What it was made from."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -35,8 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer.prepare", description=__doc__)
     parser.add_argument("model", nargs="?", default="HuggingFaceTB/SmolLM2-135M-Instruct", choices=sorted(CATALOGUE))
     parser.add_argument("--into", type=Path, default=models_dir(), help="models folder (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
     options = parser.parse_args(arguments)
     logs.configure()
+    if options.quiet:
+        log.setLevel(logging.ERROR)
     row = CATALOGUE[options.model]
     target = options.into / row.folder
     if (target / "config.json").is_file():

@@ -20,7 +20,7 @@ from trainer import artifacts, data, evaluate
 from trainer.attempt import Attempt
 from trainer.loss import completion_loss
 from trainer.metrics import MetricsLog
-from trainer.model import load_base, lora_parameters, round_adapter, with_lora
+from trainer.model import chat_tokenizer, load_base, lora_parameters, round_adapter, with_lora
 from trainer.packing import pack
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,9 @@ def train(attempt: Attempt) -> None:
     attempt.alive()
 
     # Data
-    examples, held_out = data.load(attempt, tokenizer)
+    folder = Path(tempfile.mkdtemp(prefix="adaptml-"))
+    chat = chat_tokenizer(row)
+    examples, held_out = data.load(attempt, chat, folder)
     per_step = batch_size(manifest, len(examples))
     steps_per_epoch = math.ceil(len(examples) / per_step)
     total_steps = settings.max_steps or max(1, round((settings.epochs or 0) * steps_per_epoch))
@@ -69,7 +71,6 @@ def train(attempt: Attempt) -> None:
     attempt.enter(
         RunState.TRAINING, f"training on {device.type}", dataset=summary, progress=Progress(total_steps=total_steps)
     )
-    folder = Path(tempfile.mkdtemp(prefix="adaptml-"))
     metrics_log = MetricsLog(folder)
     metrics_log.evaluation(step=0, loss=loss_before)
     stopping = settings.early_stopping
@@ -123,11 +124,12 @@ def train(attempt: Attempt) -> None:
     round_adapter(model)
     loss_after = evaluate.loss(model, held_out, device, alive=attempt.alive)
     metrics_log.evaluation(step=step, loss=loss_after)
-    samples = evaluate.samples(model, tokenizer, held_out, device, alive=attempt.alive)
+    samples = evaluate.samples(model, tokenizer, chat, held_out, device, alive=attempt.alive)
     metrics_log.close()
 
     # Artifacts
     metrics = Metrics(train_loss=step_loss, eval_loss_before=loss_before, eval_loss_after=loss_after)
+    attempt.fetch_report(folder)
     artifacts.write(folder, model, tokenizer, attempt.run, row, metrics, samples, seconds=time.monotonic() - started)
     attempt.commit(folder, artifacts.checksums(folder), metrics)
     log.info("held-out loss %.4f before, %.4f after", loss_before, loss_after)

@@ -1,110 +1,151 @@
-"""Checking a whole dataset: every problem of every row, in one pass."""
+"""Checking a whole dataset: every problem of every row, in one pass and in constant memory."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
-from adaptml.dataset.read import HashedStream, Row, rows
-from adaptml.dataset.shapes import Example, check, shape_of, to_example
-from schemas.errors import Problem, Severity, problem
-from schemas.manifest import Dataset
+from adaptml.dataset.checker import Checker
+from adaptml.dataset.decode import Row
+from adaptml.dataset.examine import Examined, Examiner, Terms
+from adaptml.dataset.fingerprints import Fingerprints
+from adaptml.dataset.read import CHUNK_BYTES, Chunk, open_rows
+from adaptml.dataset.report import ROLES, Report
+from adaptml.dataset.sample import Sample
+from adaptml.dataset.source import HashedStream, Readable
+from schemas.catalogue import CATALOGUE
+from schemas.errors import Refused, problem
+from schemas.manifest import Dataset, Manifest
 
-SHOWN = 100
-"""Problems kept in full; all are counted."""
+ROWS_AT_ONCE = 1000
+FEW = 10
+"""Fewer examples than that are worth a warning."""
 
-CHARACTERS_PER_TOKEN = 4.0
-"""Of English text with tokenizers of 32 k to 256 k words; a rule of thumb until the tokens are counted."""
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """One data file of a dataset, wherever it lies."""
+
+    name: str
+    """As the manifest names it."""
+    role: str
+    """train or validation."""
+    size: int
+    """Bytes, packed as they are."""
+    open: Callable[[], AbstractContextManager[Readable]]
+    """Its content in bytes, from the beginning. What is read from it may raise Refused."""
+
+
+def terms_of(manifest: Manifest) -> Terms:
+    """What the rows of a drop are examined by."""
+    row = CATALOGUE[manifest.base_model]
+    columns = {str(name): column for name, column in manifest.dataset.columns.items()}
+    return Terms(manifest.dataset.format, columns, row.control_tokens, row.id)
+
+
+def is_refused(report: Report, dataset: Dataset) -> bool:
+    """True where the dataset cannot be trained on as it is."""
+    return bool(report.other_errors or (report.row_errors and dataset.on_invalid_row == "fail"))
+
+
+def check_rows(sources: Sequence[DataSource], dataset: Dataset, terms: Terms) -> Report:
+    """Checks every row of every file. What is wrong is in the report; nothing is raised for it."""
+    sizes = {role: sum(source.size for source in sources if source.role == role) for role in ROLES}
+    report = Report(samples={role: Sample.for_bytes(size) for role, size in sizes.items()})
+    checking = _Checking(report, Checker(terms, report))
+    for source in sources:
+        _check_file(checking, source, dataset.sha256.get(source.name))
+    _check_whole(checking)
+    return report
+
+
+def examined_rows(stream: Readable, file: str, examiner: Examiner) -> Iterator[Examined]:
+    """Every row of one file, one by one, with its example. Raises Refused where the file cannot be read on."""
+    for item in open_rows(stream, file, lambda _: None):
+        rows = item.rows(file, range(len(item))) if isinstance(item, Chunk) else [item]
+        for row in rows:
+            yield examiner.examine(row, file)
 
 
 @dataclass
-class Report:
-    """What was found. Grows with neither rows nor problems."""
+class _Checking:
+    """What is known so far."""
 
-    shape: str | None = None
-    examples: Counter[str] = field(default_factory=Counter)
-    """By role: train, validation."""
-    characters: int = 0
-    """Of the training examples."""
-    shown: list[Problem] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    errors: int = 0
-
-    def add(self, found: Problem) -> None:
-        """Counts a problem, and keeps the first ones."""
-        self.counts[found.code] += 1
-        self.errors += found.severity is Severity.ERROR
-        if len(self.shown) < SHOWN:
-            self.shown.append(found)
-
-    @property
-    def tokens(self) -> int:
-        """Estimated tokens of one epoch."""
-        return round(self.characters / CHARACTERS_PER_TOKEN)
-
-    def of(self, severity: Severity) -> list[Problem]:
-        """The kept problems of one severity."""
-        return [found for found in self.shown if found.severity is severity]
+    report: Report
+    checker: Checker
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
 
 
-def check_file(report: Report, stream: BinaryIO, *, name: str, role: str, dataset: Dataset) -> None:
-    """Checks one file and adds what it holds to the report."""
-    hashed = HashedStream(stream)
-    for _ in examples(hashed, name=name, role=role, dataset=dataset, report=report):
-        pass
-    while hashed.read(1024 * 1024):
-        pass  # the pin is of the whole file, also where reading it stopped early
-    pinned = dataset.sha256.get(name)
-    if pinned is not None and hashed.hexdigest() != pinned:
-        report.add(problem("checksum_mismatch", file=name, found=hashed.hexdigest(), pinned=pinned))
+def _check_file(checking: _Checking, source: DataSource, pinned: str | None) -> None:
+    report = checking.report
+    blank_before = report.blank_lines
+    try:
+        with source.open() as stream:
+            hashed = HashedStream(stream) if pinned is not None else None
+            _check_stream(checking, source, hashed or stream)
+            if hashed is not None:
+                while hashed.read(CHUNK_BYTES):
+                    pass  # the pin is of the whole file, also where reading it stopped early
+                if hashed.hexdigest() != pinned:
+                    report.add(problem("checksum_mismatch", file=source.name, found=hashed.hexdigest(), pinned=pinned))
+    except Refused as refused:
+        report.add_refused(refused)
+    if blank := report.blank_lines - blank_before:
+        report.add(problem("blank_lines", file=source.name, count=blank))
 
 
-def examples(
-    stream: BinaryIO | HashedStream, *, name: str, role: str, dataset: Dataset, report: Report
-) -> Iterator[Example]:
-    """The good examples of one file; what is wrong with the others goes to the report."""
-    for row in rows(stream, name):
-        example = _example(row, name, dataset, report)
-        if example is not None:
-            report.examples[role] += 1
-            if role == "train":
-                report.characters += example.characters
-            yield example
+def _check_stream(checking: _Checking, source: DataSource, stream: Readable) -> None:
+    try:
+        for content in _contents(stream, source.name, checking.report):
+            prints = checking.checker.check(content, source.name, source.role)
+            checking.fingerprints.add(source.name, source.role, prints)
+    except Refused as refused:
+        checking.report.add_refused(refused)
 
 
-def finish(report: Report, dataset: Dataset) -> None:
+def _contents(stream: Readable, file: str, report: Report) -> Iterator[Chunk | list[Row]]:
+    """What the file holds, a few rows at a time."""
+    rows: list[Row] = []
+    size = 0
+    try:
+        for item in open_rows(stream, file, report.add):
+            if isinstance(item, Chunk):
+                yield item
+                continue
+            rows.append(item)
+            size += item.size
+            if size >= CHUNK_BYTES or len(rows) >= ROWS_AT_ONCE:
+                yield rows
+                rows, size = [], 0
+    except Refused:
+        yield rows  # what is wrong before the place where the file cannot be read on is said as well
+        raise
+    yield rows
+
+
+def _check_whole(checking: _Checking) -> None:
     """What only the whole dataset shows."""
-    if report.errors:
+    report = checking.report
+    form = checking.checker.examiner.form
+    report.shape = form.shape if form else None
+    for first, total in checking.fingerprints.findings():
+        report.add_all(first, total)
+        if first and first[0].code == "train_validation_overlap":
+            report.examples["validation"] -= total
+
+
+def conclude(report: Report, dataset: Dataset) -> None:
+    """What follows from all that was found: rows that are set aside, and whether enough is left."""
+    quarantined = dataset.on_invalid_row == "quarantine"
+    if quarantined and report.invalid_rows:
+        report.add(problem("rows_quarantined", count=report.invalid_rows))
+    if report.errors and not quarantined:
         return
     count = report.examples["train"]
     if count == 0:
         report.add(problem("no_examples"))
-    elif count < 10:
+    elif count < FEW:
         report.add(problem("few_examples", count=count))
     if dataset.validation and report.examples["validation"] == 0:
         report.add(problem("validation_without_examples"))
-
-
-def _example(row: Row, name: str, dataset: Dataset, report: Report) -> Example | None:
-    line = row.line or None
-    if row.problem is not None:
-        report.add(row.problem)
-        return None
-    if not isinstance(row.value, dict):
-        report.add(problem("row_not_an_object", file=name, line=line, found=f"a {type(row.value).__name__}"))
-        return None
-    shape = dataset.format if dataset.format != "auto" else shape_of(row.value)
-    if shape is None:
-        fields = ", ".join(sorted(key for key in row.value if key.isidentifier())[:10]) or "no named fields"
-        report.add(problem("unknown_row_shape", file=name, line=line, found=fields))
-        return None
-    report.shape = report.shape or shape
-    if shape != report.shape:
-        report.add(problem("mixed_row_shapes", file=name, line=line, found=shape, expected=report.shape))
-        return None
-    findings = list(check(row.value, shape))
-    for found in findings:
-        report.add(problem(found.code, file=name, line=line, field=found.field, **found.values))
-    return None if findings else to_example(row.value, shape)

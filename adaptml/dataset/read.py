@@ -2,105 +2,243 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
 
-import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from schemas.errors import Problem, problem
+from adaptml.dataset.decode import Row, decode_row
+from adaptml.dataset.source import Peeked, Readable, ahead, unpacked
+from adaptml.dataset.tables import csv_rows, parquet_rows
+from schemas.errors import Problem, Refused, problem
 
 MAX_LINE_BYTES = 10 * 1024 * 1024
-MAX_ARRAY_BYTES = 64 * 1024 * 1024
+CHUNK_BYTES = 2 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
+_LINE_FEED = 10
+
+Note = Callable[[Problem], None]
+"""Takes what was put up with while reading."""
+
+
+Offsets = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row: its place, and its value or what is wrong with it."""
+class Chunk:
+    """Whole lines of a JSON Lines file."""
 
-    line: int
-    value: Any = None
-    problem: Problem | None = None
+    first_line: int
+    data: bytes
+    starts: Offsets
+    """Where each line begins."""
+    ends: Offsets
+    """Where each line ends, before its line feed."""
 
+    @classmethod
+    def of(cls, first_line: int, data: bytes) -> Chunk:
+        """Finds the lines in `data`, of which there is at least one byte."""
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == _LINE_FEED)
+        if not data.endswith(b"\n"):
+            ends = np.append(ends, len(data))
+        return cls(first_line, data, np.r_[0, ends[:-1] + 1], ends)
 
-class HashedStream:
-    """A stream that remembers the SHA-256 of what was read through it."""
+    def __len__(self) -> int:
+        return len(self.ends)
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._digest = hashlib.sha256()
+    def line(self, i: int) -> bytes:
+        """Line i, from 0, without its line feed."""
+        return self.data[int(self.starts[i]) : int(self.ends[i])]
 
-    def read(self, size: int = -1) -> bytes:
-        """As the stream's own read."""
-        chunk = self._stream.read(size)
-        self._digest.update(chunk)
-        return chunk
-
-    def hexdigest(self) -> str:
-        """SHA-256 of all that was read."""
-        return self._digest.hexdigest()
-
-
-def rows(stream: BinaryIO | HashedStream, name: str) -> Iterator[Row]:
-    """The rows of a .jsonl or .json file, each with its 1-based line (of an array: its position)."""
-    if name.endswith(".jsonl"):
-        yield from _json_lines(stream, name)
-    elif name.endswith(".json"):
-        yield from _json_array(stream, name)
-    else:
-        suffix = name.rpartition(".")[2]
-        yield Row(0, problem=problem("unsupported_file_type", file=name, suffix=f".{suffix}"))
+    def rows(self, file: str, which: Iterable[int]) -> Iterator[Row]:
+        """The rows of some lines. A blank line gives none."""
+        for i in which:
+            if row := row_of_line(self.line(i), file, self.first_line + i):
+                yield row
 
 
-def _json_lines(stream: BinaryIO | HashedStream, name: str) -> Iterator[Row]:
-    for number, line in enumerate(_lines(stream), start=1):
-        if len(line) > MAX_LINE_BYTES:
-            yield Row(number, problem=problem("line_too_long", file=name, line=number, limit=MAX_LINE_BYTES))
-            continue
-        text = line.removeprefix(_BOM).strip() if number == 1 else line.strip()
-        if text:
-            yield _decode(text, name, number)
+def open_rows(stream: Readable, file: str, note: Note) -> Iterator[Chunk | Row]:
+    """What the file holds, in order: chunks of lines for JSON Lines, single rows for everything else.
+
+    Raises Refused, also while iterating, where the file cannot be read on.
+    """
+    match file_type(file):
+        case "jsonl":
+            return ahead(chunks(_text(unpacked(stream, file), file, note), file))
+        case "json":
+            return _json(_text(unpacked(stream, file), file, note), file, note)
+        case "csv" | "tsv" as kind:
+            return csv_rows(_text(unpacked(stream, file), file, note), file, kind, note)
+        case "parquet":
+            return parquet_rows(stream, file)
+        case other:
+            raise Refused([problem("unsupported_file_type", file=file, suffix=f".{other}" if other else "(none)")])
 
 
-def _lines(stream: BinaryIO | HashedStream) -> Iterator[bytes]:
-    """Lines without their end. Of an endless line just enough is kept to see that it is too long."""
-    rest = b""
-    while chunk := stream.read(1024 * 1024):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-        rest = rest[: MAX_LINE_BYTES + 1]
+def file_type(file: str) -> str:
+    """The suffix of a name, in lower case, without `.gz`."""
+    name = file.rpartition("/")[2].lower().removesuffix(".gz")
+    return name.rpartition(".")[2] if "." in name else ""
+
+
+def _text(peeked: Peeked, file: str, note: Note) -> Peeked:
+    """The stream without its byte order mark. Raises Refused for UTF-16."""
+    if peeked.head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise Refused([problem("not_utf8", file=file, line=1, offset=1)])
+    if peeked.head.startswith(_BOM):
+        peeked.read(len(_BOM))
+        note(problem("byte_order_mark", file=file))
+    if b"\r\n" in peeked.head:
+        note(problem("crlf_line_ends", file=file))
+    return peeked
+
+
+def row_of_line(line: bytes, file: str, number: int) -> Row | None:
+    """The row that a line holds; None for a blank line."""
+    if len(line) > MAX_LINE_BYTES:
+        return Row(number, problem=_too_long(file, number))
+    line = line.strip(b" \t\r")
+    return decode_row(line, file, number) if line else None
+
+
+def chunks(stream: Readable, file: str, size: int = CHUNK_BYTES) -> Iterator[Chunk | Row]:
+    """Whole lines in chunks of about `size` bytes. Of an endless line just enough is kept to see that it is one."""
+    number, rest, skipping = 1, b"", False
+    while block := stream.read(size):
+        if skipping:
+            end = block.find(b"\n")
+            if end < 0:
+                continue
+            block, number, skipping = block[end + 1 :], number + 1, False
+        cut = block.rfind(b"\n") + 1
+        if cut:
+            chunk = Chunk.of(number, b"".join((rest, memoryview(block)[:cut])))
+            yield chunk
+            number += len(chunk)
+            rest = block[cut:]
+        else:
+            rest += block
+        if len(rest) > MAX_LINE_BYTES:
+            yield Row(number, problem=_too_long(file, number))
+            rest, skipping = b"", True
     if rest:
-        yield rest
+        yield Chunk.of(number, rest)
 
 
-def _json_array(stream: BinaryIO | HashedStream, name: str) -> Iterator[Row]:
-    data = stream.read(MAX_ARRAY_BYTES + 1)
-    if len(data) > MAX_ARRAY_BYTES:
-        yield Row(0, problem=problem("line_too_long", file=name, limit=MAX_ARRAY_BYTES))
+def _too_long(file: str, line: int) -> Problem:
+    return problem("line_too_long", file=file, line=line, limit=MAX_LINE_BYTES)
+
+
+# JSON arrays
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\],]', re.DOTALL)
+
+
+def _json(stream: Peeked, file: str, note: Note) -> Iterator[Row]:
+    """The rows of an array. A file that holds one object a line in spite of its name is read like that."""
+    head = stream.head.removeprefix(_BOM).lstrip()
+    if head.startswith(b"[") or not head:
+        yield from _array(stream, file)
         return
-    whole = _decode(data.removeprefix(_BOM), name, 0)
-    if whole.problem:
-        yield whole
-    elif not isinstance(whole.value, list):
-        detail = "the file is not an array of rows"
-        yield Row(0, problem=problem("invalid_json", file=name, detail=detail))
+    first_line = head.partition(b"\n")[0].strip()
+    if not first_line.startswith(b"{") or decode_row(first_line, file, 1).problem is not None:
+        raise Refused([problem("json_not_an_array", file=file, line=1, found=_kind(head))])
+    note(problem("json_lines_in_json", file=file))
+    for item in ahead(chunks(stream, file)):
+        yield from item.rows(file, range(len(item))) if isinstance(item, Chunk) else [item]
+
+
+def _kind(head: bytes) -> str:
+    return {b"{": "an object", b'"': "a text"}.get(head[:1], "a single value")
+
+
+def _array(stream: Readable, file: str) -> Iterator[Row]:
+    """Decodes the elements of an array one by one; a row's line is that on which it begins."""
+    splitter = _ArraySplitter()
+    for block in ahead(iter(lambda: stream.read(1024 * 1024), b"")):
+        for line, raw in splitter.feed(block):
+            yield _element(raw, file, line)
+        if len(splitter.rest) > MAX_LINE_BYTES:
+            raise Refused([_too_long(file, splitter.line)])
+    if splitter.is_closed and not splitter.rest.strip():
+        return
+    if splitter.is_closed:
+        detail = "there is more after the array"
+    elif splitter.rest.strip():
+        broken = decode_row(splitter.rest.strip(), file, splitter.line)
+        if broken.problem is not None:
+            yield broken
+        detail = "the array is not closed"
     else:
-        for number, value in enumerate(whole.value, start=1):
-            yield Row(number, value)
+        detail = "the file is empty"
+    raise Refused([problem("invalid_json", file=file, line=splitter.line, detail=detail)])
 
 
-def _decode(text: bytes, name: str, number: int) -> Row:
-    line = number or None
-    try:
-        return Row(number, msgspec.json.decode(text))
-    except UnicodeDecodeError as error:
-        return Row(number, problem=problem("not_utf8", file=name, line=line, offset=error.start))
-    except (msgspec.DecodeError, RecursionError) as error:
-        detail = (
-            str(error).removeprefix("JSON is malformed: ")
-            if isinstance(error, msgspec.DecodeError)
-            else "nested too deeply"
+class _ArraySplitter:
+    """Finds the elements of a JSON array in blocks of it, without reading them: only texts and brackets count."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+        """What was fed and belongs to no element yet."""
+        self.line = 1
+        """Of the first byte of the rest."""
+        self.is_closed = False
+        self._counted = 0
+        self._scanned = 0
+        self._depth = 0
+        self._elements = 0
+
+    def feed(self, block: bytes) -> Iterator[tuple[int, bytes]]:
+        """(line, bytes) of each element that ends in this block."""
+        self.rest += block
+        start = 0
+        for token in [] if self.is_closed else _TOKEN.finditer(self.rest, self._scanned):
+            sign = token.group()
+            if sign == b'"':
+                self._scanned = token.start()  # a text that goes on in the next block
+                break
+            self._scanned = token.end()
+            if sign in b"[{":
+                self._depth += 1
+                start = token.end() if self._depth == 1 else start
+            elif sign in b"]}":
+                self._depth -= 1
+                self.is_closed = self._depth == 0
+            if self.is_closed or (sign == b"," and self._depth == 1):
+                yield from self._element(start, token.start())
+                start = token.end()
+            if self.is_closed:
+                break
+        else:
+            self._scanned = len(self.rest)
+        self._drop(start)
+
+    def _element(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        raw = self.rest[start:end]
+        lead = len(raw) - len(raw.lstrip())
+        self._count(start + lead)
+        if raw.strip() or not self.is_closed or self._elements:  # `[]` holds none
+            self._elements += 1
+            yield self.line, raw.strip()
+
+    def _count(self, end: int) -> None:
+        self.line += self.rest.count(b"\n", self._counted, end)
+        self._counted = end
+
+    def _drop(self, end: int) -> None:
+        self._count(end)
+        self.rest = self.rest[end:]
+        self._scanned -= end
+        self._counted = 0
+
+
+def _element(raw: bytes, file: str, line: int) -> Row:
+    if not raw:
+        return Row(
+            line, problem=problem("invalid_json", file=file, line=line, detail="a comma with no row before or after it")
         )
-        return Row(number, problem=problem("invalid_json", file=name, line=line, detail=detail))
+    if len(raw) > MAX_LINE_BYTES:
+        return Row(line, problem=_too_long(file, line))
+    return decode_row(raw, file, line)

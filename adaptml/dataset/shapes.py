@@ -1,32 +1,37 @@
-"""Row shapes: recognised from the fields, checked, and turned into one canonical form.
+"""Row shapes: recognised from the columns, and turned into one canonical form.
 
-The canonical form is a conversation of {role, content} messages, or a plain text.
+The canonical form is a conversation in the terms of the OpenAI API, or a plain text. What cannot be turned is said
+in findings; what a conversation must be like is in `rules`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-ROLES = frozenset({"system", "user", "assistant", "tool"})
-_SHAREGPT_ROLES = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
-    "system": "system", "tool": "tool",
-}  # fmt: skip
+from schemas.errors import printable
+from schemas.yaml_strict import escape
+
+Message = dict[str, Any]
+"""role and content (text, or None beside tool_calls); tool_calls, tool_call_id, name and weight where there are any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One training example: either a conversation or a plain text."""
 
-    messages: list[dict[str, str]]
+    messages: list[Message]
     text: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    """Functions that the conversation may call, as JSON Schema."""
 
     @property
     def characters(self) -> int:
         """Length of all texts together."""
-        return len(self.text) if self.text is not None else sum(len(m["content"]) for m in self.messages)
+        return len(self.text) if self.text is not None else sum(len(content_of(m)) for m in self.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,102 +43,369 @@ class Finding:
     values: dict[str, Any]
 
 
-def shape_of(row: dict[str, Any]) -> str | None:
-    """The shape that the row's fields show, or None."""
-    match row:
-        case {"messages": _}:
-            return "messages"
-        case {"conversations": _}:
-            return "sharegpt"
-        case {"prompt": _, "completion": _}:
-            return "prompt_completion"
-        case {"instruction": _, "output": _}:
-            return "alpaca"
-        case {"text": _}:
-            return "text"
-        case _:
-            return None
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message of an example lies in its row, as JSON pointers."""
+
+    turn: str
+    text: str
+    is_sound: bool = True
+    """False where the message could not be read whole, which has been said."""
 
 
-def check(row: dict[str, Any], shape: str) -> Iterator[Finding]:
-    """Everything that is wrong with a row of this shape."""
+@dataclass(frozen=True, slots=True)
+class ReadRow:
+    """An example with the places of its messages. With findings it is not to be trained on."""
+
+    example: Example
+    places: list[Place]
+    findings: list[Finding]
+    pointer: str
+    """Of the conversation, or of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a row of one shape looks like."""
+
+    name: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    def columns(self) -> tuple[str, ...]:
+        """All columns that the shape reads."""
+        return self.required + self.optional
+
+
+SHAPES: Mapping[str, Shape] = MappingProxyType(
+    {
+        shape.name: shape
+        for shape in (
+            Shape("messages", ("messages",), ("tools", "functions")),
+            Shape("sharegpt", ("conversations",), ("system", "tools")),
+            Shape("prompt_completion", ("prompt", "completion"), ("system", "tools")),
+            Shape("alpaca", ("instruction", "output"), ("input", "system", "history")),
+            Shape("text", ("text",)),
+        )
+    }
+)
+ROLES = MappingProxyType(
+    {
+        "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
+        "tool": "tool", "function": "tool",
+    }
+)  # fmt: skip
+"""As the OpenAI API has them, with its newer name for system and its older one for tool."""
+SHAREGPT_ROLES = MappingProxyType(
+    {
+        "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+        "bing": "assistant", "bard": "assistant", "model": "assistant", "bot": "assistant", "system": "system",
+        "tool": "tool", "observation": "tool", "function_response": "tool",
+        "function_call": "call", "tool_call": "call",
+    }
+)  # fmt: skip
+"""`call`: an assistant turn whose text is a tool call."""
+_MESSAGE_KEYS = ("role", "content", "name", "weight", "tool_calls", "tool_call_id", "function_call", "refusal")
+_PREFERENCE = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
+_KTO = ("prompt", "completion", "label")
+
+
+def content_of(message: Message) -> str:
+    """The text of a message; of tool calls their JSON."""
+    text = message["content"] or ""
+    return text + json.dumps(message["tool_calls"]) if message.get("tool_calls") else text
+
+
+def recognise(row: Mapping[str, Any], columns: Mapping[str, str], asked: str = "auto") -> str | Finding:
+    """The row's shape, or why it has none. `columns` maps canonical names to those of the file."""
+    given = {name for name, value in row.items() if value is not None}
+    mapped = set(columns.values())
+    if asked == "auto" or asked == "prompt_completion":
+        for pair in _PREFERENCE:
+            if given.issuperset(pair) and not mapped.intersection(pair):
+                role = "completion" if "prompt" in given else "messages"
+                return Finding("preference_data", None, {"found": ", ".join(pair), "role": role, "column": pair[0]})
+    if asked != "auto":
+        return asked
+    if given.issuperset(_KTO) and isinstance(row["label"], bool | int):
+        return Finding("kto_data", "/label", {})
+    fitting = [
+        name for name, shape in SHAPES.items() if all(columns.get(column, column) in given for column in shape.required)
+    ]
+    if len(fitting) > 1 and "text" in fitting:
+        fitting.remove("text")  # often the same example once more, rendered for another tool
+    if len(fitting) > 1:
+        return Finding("ambiguous_row_shape", None, {"found": ", ".join(fitting)})
+    if not fitting:
+        return Finding("unknown_row_shape", None, {"found": column_names(row)})
+    return fitting[0]
+
+
+def rivals(shape: str, seen: Set[str], columns: Mapping[str, str], asked: str = "auto") -> set[str]:
+    """Columns among `seen` that could make a row of this shape one that `recognise` sees otherwise, unless empty."""
+    read = {columns.get(name, name) for name in SHAPES[shape].columns()}
+    others: list[set[str]] = []
+    if asked in ("auto", "prompt_completion"):
+        others += [set(pair) for pair in _PREFERENCE if not set(pair).intersection(columns.values())]
+    if asked == "auto":
+        others.append(set(_KTO))
+        unlike = [other for other in SHAPES.values() if other.name not in (shape, "text")]
+        others += [{columns.get(name, name) for name in other.required} for other in unlike]
+    return {name for other in others if other <= seen for name in other - read}
+
+
+def column_names(names: Iterable[object]) -> str:
+    """Names of columns as they may stand in a message: not more than a few, and none that may be data."""
+    shown = [name for name in sorted(map(str, names)) if len(name) <= 40 and name.isprintable()]
+    return ", ".join(shown[:10]) + (" …" if len(shown) > 10 else "") if shown else "no named fields"
+
+
+def read_row(row: Mapping[str, Any], shape: str, columns: Mapping[str, str]) -> ReadRow:
+    """The canonical form, and what could not be turned into it."""
+    reader = _Reader(row, columns)
     match shape:
         case "messages":
-            yield from _check_turns(row.get("messages"), "messages", "role", "content", {r: r for r in ROLES})
+            reader.turns("messages", "role", "content", ROLES)
+            reader.read_tools()
         case "sharegpt":
-            yield from _check_turns(row.get("conversations"), "conversations", "from", "value", _SHAREGPT_ROLES)
+            reader.system()
+            reader.turns("conversations", "from", "value", SHAREGPT_ROLES)
+            reader.read_tools()
         case "prompt_completion":
-            yield from _check_texts(row, required=("prompt", "completion"), answer="completion")
+            reader.prompt_completion()
+            reader.read_tools()
         case "alpaca":
-            yield from _check_texts(row, required=("instruction", "output"), answer="output")
+            reader.alpaca()
         case _:
-            yield from _check_texts(row, required=("text",), answer="text")
+            text = reader.text("text")
+            place = Place(reader.pointer("text"), reader.pointer("text"), not reader.findings)
+            return ReadRow(Example([], text), [place], reader.findings, place.text)
+    return ReadRow(
+        Example(reader.messages, None, reader.tools or None),
+        reader.places,
+        reader.findings,
+        reader.pointer(SHAPES[shape].required[0]),
+    )
 
 
-def to_example(row: dict[str, Any], shape: str) -> Example:
-    """The canonical form of a row that `check` found nothing wrong with."""
-    match shape:
-        case "messages":
-            return Example([{"role": m["role"], "content": m["content"]} for m in row["messages"]])
-        case "sharegpt":
-            turns = [{"role": _SHAREGPT_ROLES[m["from"]], "content": m["value"]} for m in row["conversations"]]
-            return Example([*_system(row), *turns])
-        case "prompt_completion":
-            return Example([{"role": "user", "content": row["prompt"]}, _assistant(row["completion"])])
-        case "alpaca":
-            asked = "\n".join(part for part in (row["instruction"], row.get("input") or "") if part)
-            return Example([*_system(row), {"role": "user", "content": asked}, _assistant(row["output"])])
-        case _:
-            return Example([], row["text"])
+@dataclass
+class _Reader:
+    """Reads one row, and keeps what is wrong with it."""
 
+    row: Mapping[str, Any]
+    columns: Mapping[str, str]
+    findings: list[Finding] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
-def _assistant(content: str) -> dict[str, str]:
-    return {"role": "assistant", "content": content}
+    def value(self, name: str) -> Any:
+        return self.row.get(self.columns.get(name, name))
 
+    def find(self, code: str, pointer: str | None, **values: Any) -> None:
+        self.findings.append(Finding(code, pointer, values))
 
-def _system(row: dict[str, Any]) -> list[dict[str, str]]:
-    return [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    def pointer(self, name: str) -> str:
+        return "/" + escape(self.columns.get(name, name))
 
+    def text(self, name: str) -> str:
+        """A column that must hold a text."""
+        value = self.value(name)
+        if isinstance(value, str):
+            return value
+        self.find("missing_content", self.pointer(name), name=self.columns.get(name, name), found=kind_of(value))
+        return ""
 
-def _check_turns(turns: Any, name: str, role_key: str, text_key: str, roles: dict[str, str]) -> Iterator[Finding]:
-    if not isinstance(turns, list) or not turns:
-        yield Finding("missing_messages_list", f"/{name}", {"name": name})
-        return
-    has_answer = False
-    for i, turn in enumerate(turns):
-        pointer = f"/{name}/{i}"
-        if not isinstance(turn, dict):
-            yield Finding("message_missing_key", pointer, {"key": role_key})
-            continue
-        role = turn.get(role_key)
+    def add(self, role: str, name: str, text: str | None = None) -> None:
+        """A turn whose text is a column of its own."""
+        before = len(self.findings)
+        content = self.text(name) if text is None else text
+        self.messages.append({"role": role, "content": content})
+        self.places.append(Place(self.pointer(name), self.pointer(name), len(self.findings) == before))
+
+    def system(self) -> None:
+        """The system prompt that some shapes keep in a column; an empty one is none."""
+        if self.value("system") not in (None, ""):
+            self.add("system", "system")
+
+    def prompt_completion(self) -> None:
+        """Texts, or lists of messages as TRL has them: then only the completion is learned."""
+        self.system()
+        if isinstance(self.value("prompt"), list):
+            self.turns("prompt", "role", "content", ROLES)
+            self.messages = [m | {"weight": 0} if m["role"] == "assistant" else m for m in self.messages]
+        else:
+            self.add("user", "prompt")
+        if isinstance(self.value("completion"), list):
+            self.turns("completion", "role", "content", ROLES)
+        else:
+            self.add("assistant", "completion")
+
+    def alpaca(self) -> None:
+        self.system()
+        history = self.value("history")
+        if history is not None and not isinstance(history, list):
+            self.find("missing_content", self.pointer("history"), name="history", found=kind_of(history))
+        for i, pair in enumerate(history if isinstance(history, list) else []):
+            pointer = f"{self.pointer('history')}/{i}"
+            if isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair):
+                self.messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+                self.places += [Place(f"{pointer}/{n}", f"{pointer}/{n}") for n in (0, 1)]
+            else:
+                self.find("missing_content", pointer, name="history", found="no pair of question and answer")
+        instruction = self.text("instruction")
+        given = self.text("input") if self.value("input") is not None else ""
+        self.add("user", "instruction", "\n".join(part for part in (instruction, given) if part))
+        self.add("assistant", "output")
+
+    def turns(self, name: str, role_key: str, text_key: str, roles: Mapping[str, str]) -> None:
+        """The messages of a list."""
+        role_key, text_key = self.columns.get(role_key, role_key), self.columns.get(text_key, text_key)
+        items, pointer = self.value(name), self.pointer(name)
+        keys = {"role": role_key, "content": text_key}
+        if not isinstance(items, list) or not items:
+            self.find("missing_messages_list", pointer, name=self.columns.get(name, name), **keys)
+            return
+        for i, item in enumerate(items):
+            at, before = f"{pointer}/{i}", len(self.findings)
+            if isinstance(item, dict):
+                self.messages.append(self.turn(item, at, role_key, text_key, roles))
+            else:
+                self.find("message_not_an_object", at, found=kind_of(item), **keys)
+                self.messages.append({"role": "", "content": None})
+            self.places.append(Place(at, f"{at}/{escape(text_key)}", len(self.findings) == before))
+
+    def turn(
+        self, item: Mapping[str, Any], pointer: str, role_key: str, text_key: str, roles: Mapping[str, str]
+    ) -> Message:
+        """The message, as far as it can be read: its role is empty where it is not known."""
+        known = [role_key, text_key, *_MESSAGE_KEYS[2:]]
+        for key in item:
+            if key not in known and item[key] is not None:
+                values = {"key": _short(key), "known": ", ".join(known), "suggestion": f"known are {', '.join(known)}"}
+                self.find("message_unrecognized_key", f"{pointer}/{escape(_short(key))}", **values)
+        role = item.get(role_key)
         if role is None:
-            yield Finding("message_missing_key", pointer, {"key": role_key})
+            self.find("message_missing_key", pointer, key=role_key)
         elif not isinstance(role, str) or role not in roles:
-            yield Finding("unrecognized_role", f"{pointer}/{role_key}", {"role": role_name(role)})
-        content = turn.get(text_key)
-        if text_key not in turn:
-            yield Finding("message_missing_key", pointer, {"key": text_key})
-        elif not isinstance(content, str):
-            yield Finding("missing_content", f"{pointer}/{text_key}", {"name": text_key})
-        elif isinstance(role, str) and roles.get(role) == "assistant":
-            has_answer = True
-            if not content.strip():
-                yield Finding("empty_assistant_content", f"{pointer}/{text_key}", {})
-    if not has_answer:
-        yield Finding("example_missing_assistant_message", f"/{name}", {})
+            known_roles = ", ".join(sorted(roles))
+            self.find("unrecognized_role", f"{pointer}/{escape(role_key)}", role=_short(role), known=known_roles)
+        name = roles.get(role, "") if isinstance(role, str) else ""
+        calls = self.tool_calls(item, pointer)
+        content = self.content(item, text_key, pointer, has_calls=bool(calls))
+        if name == "call" and content is not None:
+            calls, content = self.call_in_text(content, f"{pointer}/{escape(text_key)}"), None
+        turn: Message = {"role": "assistant" if name == "call" else name, "content": content}
+        turn |= {"tool_calls": calls} if calls else {}
+        turn |= {key: item[key] for key in ("tool_call_id", "name") if item.get(key) is not None}
+        if (weight := item.get("weight")) is not None:
+            if weight not in (0, 1) or isinstance(weight, bool | str) or name not in ("assistant", "call"):
+                self.find("bad_weight", f"{pointer}/weight", found=_number(weight))
+            turn["weight"] = weight
+        return turn
+
+    def content(self, item: Mapping[str, Any], key: str, pointer: str, *, has_calls: bool) -> str | None:
+        content = item.get(key)
+        if isinstance(content, str):
+            return content
+        if isinstance(content, list) and all(_is_text_part(part) for part in content) and content:
+            return "".join(part["text"] for part in content)
+        if content is None and has_calls:
+            return None
+        if key not in item:
+            self.find("message_missing_key", pointer, key=key)
+        else:
+            self.find("missing_content", f"{pointer}/{escape(key)}", name=key, found=kind_of(content))
+        return None
+
+    def read_tools(self) -> None:
+        """The functions that may be called, as the OpenAI API has them now or had them before."""
+        name = "tools" if self.value("tools") is not None else "functions"
+        given = self.value(name)
+        tools = _json_or_none(given) if isinstance(given, str) else given  # ShareGPT keeps them as a text
+        if given in (None, ""):
+            return
+        if not isinstance(tools, list):
+            self.find("invalid_tools", self.pointer(name), detail=f"{name} is {kind_of(given)}, not a list")
+            return
+        for i, tool in enumerate(tools):
+            function = tool.get("function", tool if "name" in tool else None) if isinstance(tool, dict) else None
+            if isinstance(function, dict) and isinstance(function.get("name"), str):
+                self.tools.append({"type": "function", "function": function})
+            else:
+                self.find("invalid_tools", f"{self.pointer(name)}/{i}", detail="this tool names no function")
+
+    def tool_calls(self, item: Mapping[str, Any], pointer: str) -> list[dict[str, Any]]:
+        calls = item.get("tool_calls")
+        if calls is None and item.get("function_call") is not None:
+            call = self.tool_call({"function": item["function_call"]}, f"{pointer}/function_call")
+            return [call] if call else []
+        if calls is None:
+            return []
+        if not isinstance(calls, list) or not calls:
+            self.find("invalid_tool_call", f"{pointer}/tool_calls", detail="tool_calls is not a list of calls")
+            return []
+        read = [self.tool_call(call, f"{pointer}/tool_calls/{i}") for i, call in enumerate(calls)]
+        return [call for call in read if call]
+
+    def tool_call(self, call: Any, pointer: str) -> dict[str, Any] | None:
+        """One call, its arguments as an object: that is what chat templates print."""
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            self.find("invalid_tool_call", pointer, detail="the call names no function")
+            return None
+        given = function.get("arguments")
+        arguments = _json_or_none(given) if isinstance(given, str) else given
+        if given in (None, ""):
+            arguments = {}
+        if not isinstance(arguments, dict):
+            self.find("invalid_tool_call", f"{pointer}/function/arguments", detail="arguments are not a JSON object")
+            return None
+        read = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+        return read | {"id": call["id"]} if isinstance(call.get("id"), str) else read
+
+    def call_in_text(self, text: str, pointer: str) -> list[dict[str, Any]]:
+        """ShareGPT's way: the turn's text is the call, or a list of them."""
+        value = _json_or_none(text)
+        calls = [self.tool_call({"function": c}, pointer) for c in (value if isinstance(value, list) else [value])]
+        return [call for call in calls if call]
 
 
-def role_name(role: object) -> str:
-    """A role as it may stand in a message: short words only, since a misplaced text is data."""
-    return role if isinstance(role, str) and len(role) <= 20 and role.isidentifier() else f"({type(role).__name__})"
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
-def _check_texts(row: dict[str, Any], required: tuple[str, ...], answer: str) -> Iterator[Finding]:
-    for name in required:
-        if not isinstance(row.get(name), str):
-            yield Finding("missing_content", f"/{name}", {"name": name})
-        elif name == answer and not row[name].strip():
-            yield Finding("empty_assistant_content", f"/{name}", {})
-    for name in ("input", "system"):
-        if name in row and row[name] is not None and not isinstance(row[name], str):
-            yield Finding("missing_content", f"/{name}", {"name": name})
+def _json_or_none(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, without saying it."""
+    match value:
+        case None:
+            return "missing"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+def _short(value: object) -> str:
+    """A role or key as it may stand in a message: short words only, since a misplaced text is data."""
+    is_word = isinstance(value, str) and 0 < len(value) <= 30 and value.replace("-", "_").isidentifier()
+    return printable(value) if is_word else f"({kind_of(value)})"
+
+
+def _number(value: Any) -> str:
+    return str(value) if isinstance(value, int | float) and abs(value) < 1e6 else kind_of(value)

@@ -1,15 +1,18 @@
-"""What a run will need: GPU memory, time, cost.
+"""What a run will need: GPU memory, time, cost; each as an expected value between two bounds.
 
-The formulas are simple on purpose and their constants stand here; docs/planning.md holds them against measurements.
+The formulas are simple on purpose and their constants stand here, each with the reason for its bounds.
+docs/planning.md says what they leave out and what has been measured.
 """
 
 from __future__ import annotations
 
+import math
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
+from adaptml.planning import advice
 from schemas.catalogue import CATALOGUE, Architecture
 from schemas.errors import Problem, problem
 from schemas.manifest import Manifest
@@ -19,22 +22,80 @@ PRICES: dict[str, Any] = YAML(typ="safe", pure=True).load(
     (resources.files("adaptml.planning") / "prices.yaml").read_text("utf-8")
 )
 
+
+class Span(NamedTuple):
+    """What is expected, between the least and the most that has a reason."""
+
+    low: float
+    expected: float
+    high: float
+
+
+class Basis(NamedTuple):
+    """How the tokens are known, and the true number for each token stated: at least `low`, at most `high`."""
+
+    text: str
+    low: float
+    high: float
+
+
 NF4_BYTES = 0.5 + 8.25 / 512
 """A parameter in NF4 with double quantisation: 4 bits, and for every 64 parameters an 8-bit constant, whose own
 32-bit constants cover 256 of them (Dettmers et al. 2023, QLoRA, section 3): 0.127 bits a parameter."""
 BF16_BYTES = 2.0
 LORA_STATE_BYTES = 4.0 + 4.0 + 8.0
 """A trained parameter: fp32 weight, gradient, and the two moments of AdamW."""
-CUDA_CONTEXT_BYTES = 0.8e9
-"""CUDA context and libraries of one process."""
-MODEL_FLOPS_UTILISATION = 0.25
-"""Share of the peak that QLoRA reaches; cautious."""
-STARTUP_S = 60.0
-"""Container start, weights, first kernel launches, upload."""
+CUDA_CONTEXT_BYTES = Span(0.4e9, 0.8e9, 1.2e9)
+"""CUDA context and libraries of one process; they differ with the driver and with the kernels that were loaded."""
+ACTIVATION_SHARE = Span(0.8, 1.0, 1.3)
+"""Of the tensors counted in `_activation_bytes`: fewer where kernels are fused or rows stay short of full; more for
+norms in fp32, a layer's weights unpacked from NF4, and blocks that PyTorch's allocator holds but cannot use."""
+MODEL_FLOPS_UTILISATION = Span(0.10, 0.25, 0.40)
+"""Share of the accelerator's dense bf16 peak. High: a 70 W T4 keeps up 24 of its 65 TFLOPS in bare matrix products
+before its power limit stops it (NVIDIA's developer forum, topic 264462), and an L4 has 72 W. Low: rows that are not
+full, small layers, and weights unpacked from NF4 in each pass; 500 to 628 tokens/s reported for a model of 1.5 B on an
+RTX 4060 (arXiv 2509.12229) are 15 to 19 % of that card's roughly 30 TFLOPS. Expected: the middle. Not measured here."""
+FLOP_PER_PARAMETER_AND_TOKEN = 6.0
+"""2 forward, 2 to compute the checkpointed blocks again, 2 backward to their inputs; the frozen weights get no
+gradient. By another way the same number as for training without LoRA (Kaplan et al. 2020, section 2.1)."""
+STARTUP_S = Span(20.0, 60.0, 180.0)
+"""From the start of the instance to the first step, and the upload. Low: the GPU is there after about 5 s (Cloud Run's
+documentation), imports and first kernels take the rest, image and weights are cached nearby. High: both come over the
+network, several GB at some tens of MB a second."""
+CHARACTERS_PER_TOKEN = Span(3.0, 4.0, 5.0)
+"""English prose has 4 to 5, other languages in Latin script, code and numbers 3 to 4 (the ratios that Cohere publishes
+with its Wikipedia embeddings run from 4.4 to 4.8 there). Chinese and Japanese, with 1 to 2, lie outside."""
+
+COUNTED = Basis("tokens counted", 1.0, 1.0)
+FROM_CHARACTERS = Basis(
+    "tokens estimated from characters",
+    CHARACTERS_PER_TOKEN.expected / CHARACTERS_PER_TOKEN.high,
+    CHARACTERS_PER_TOKEN.expected / CHARACTERS_PER_TOKEN.low,
+)
+
+
+def tokens_of_characters(characters: int) -> int:
+    """About how many tokens texts have."""
+    return round(characters / CHARACTERS_PER_TOKEN.expected)
+
+
+def sampled(rows: int, of: int) -> Basis:
+    """Tokens counted in `rows` rows drawn at random out of `of`, and scaled up.
+
+    Two standard errors of a mean without replacement, 2 s/√n × √(1 - n/N) (Cochran 1977, Sampling Techniques,
+    chapter 2), for lengths that scatter as widely as their mean (s = 1).
+    """
+    error = 2.0 / math.sqrt(max(rows, 1)) * math.sqrt(max(0.0, 1.0 - rows / max(of, 1)))
+    return Basis(f"tokens sampled: {rows} of {of} rows", max(0.0, 1.0 - error), 1.0 + error)
 
 
 def gpu_memory_bytes(manifest: Manifest) -> float:
-    """Peak GPU memory of one micro-batch of one row of max_seq_length tokens, with gradient checkpointing."""
+    """Expected peak of GPU memory, in bytes."""
+    return gpu_memory_span(manifest).expected
+
+
+def gpu_memory_span(manifest: Manifest) -> Span:
+    """Peak GPU memory, in bytes, of a micro-batch of one row of max_seq_length tokens, with gradient checkpointing."""
     row = CATALOGUE[manifest.base_model]
     shape = row.architecture
     per_weight = NF4_BYTES if manifest.method == "qlora" else BF16_BYTES
@@ -42,7 +103,9 @@ def gpu_memory_bytes(manifest: Manifest) -> float:
         shape.embedding_parameters() + shape.norm_parameters()
     )
     lora = shape.lora_parameters(manifest.lora.r, row.target_modules(manifest.lora.target_modules)) * LORA_STATE_BYTES
-    return weights + lora + _activation_bytes(shape, manifest.training.max_seq_length) + CUDA_CONTEXT_BYTES
+    activations = _activation_bytes(shape, manifest.training.max_seq_length)
+    scattering = zip(ACTIVATION_SHARE, CUDA_CONTEXT_BYTES, strict=True)
+    return Span(*(weights + lora + share * activations + context for share, context in scattering))
 
 
 def _activation_bytes(shape: Architecture, tokens: int) -> float:
@@ -53,12 +116,12 @@ def _activation_bytes(shape: Architecture, tokens: int) -> float:
     return checkpoints + block + logits
 
 
-def training_seconds(manifest: Manifest, tokens_per_epoch: int, examples: int) -> float:
-    """Time on the accelerator: 6 FLOP a parameter and token (Kaplan et al. 2020, section 2.1), and start-up."""
-    accelerator = PRICES["accelerators"][manifest.compute.accelerator]
-    tokens = tokens_per_epoch * epochs(manifest, examples)
-    flop = 6.0 * CATALOGUE[manifest.base_model].architecture.parameters() * tokens
-    return STARTUP_S + float(flop / (accelerator["bf16_tflops"] * 1e12 * MODEL_FLOPS_UTILISATION))
+def training_seconds(manifest: Manifest, tokens: Span) -> Span:
+    """Time on the accelerator for `tokens` tokens of all epochs: start-up, and FLOP over the peak that is reached."""
+    flop = FLOP_PER_PARAMETER_AND_TOKEN * CATALOGUE[manifest.base_model].architecture.parameters()
+    peak = PRICES["accelerators"][manifest.compute.accelerator]["bf16_tflops"] * 1e12
+    cases = zip(STARTUP_S, tokens, reversed(MODEL_FLOPS_UTILISATION), strict=True)
+    return Span(*(startup + flop * count / (peak * utilisation) for startup, count, utilisation in cases))
 
 
 def epochs(manifest: Manifest, examples: int) -> float:
@@ -66,6 +129,12 @@ def epochs(manifest: Manifest, examples: int) -> float:
     if manifest.training.epochs is not None:
         return manifest.training.epochs
     return (manifest.training.max_steps or 0) * batch_size(manifest, examples) / max(examples, 1)
+
+
+def steps(manifest: Manifest, examples: int) -> int:
+    """Optimizer steps of the run, as the trainer takes them."""
+    per_epoch = math.ceil(examples / batch_size(manifest, examples))
+    return manifest.training.max_steps or max(1, round((manifest.training.epochs or 0) * per_epoch))
 
 
 def batch_size(manifest: Manifest, examples: int) -> int:
@@ -85,31 +154,64 @@ def cost_usd(accelerator: str, seconds: float) -> float:
     return float(per_second * seconds)
 
 
-def estimate(manifest: Manifest, tokens_per_epoch: int, examples: int) -> Estimate:
-    """Memory, time and cost of the run."""
-    seconds = training_seconds(manifest, tokens_per_epoch, examples)
+def estimate(manifest: Manifest, tokens_per_epoch: int, examples: int, *, basis: Basis = FROM_CHARACTERS) -> Estimate:
+    """Memory, time and cost of one attempt at the run, without what it waits in queues."""
+    accelerator = manifest.compute.accelerator
+    tokens = tokens_per_epoch * epochs(manifest, examples)
+    memory = gpu_memory_span(manifest)
+    seconds = training_seconds(manifest, Span(tokens * basis.low, tokens, tokens * basis.high))
+    gpu_memory_gb = round(memory.expected / 1e9, 2)
     return Estimate(
-        gpu_memory_gb=round(gpu_memory_bytes(manifest) / 1e9, 2),
-        duration_s=round(seconds),
-        cost_usd=round(cost_usd(manifest.compute.accelerator, seconds), 4),
+        gpu_memory_gb=gpu_memory_gb,
+        gpu_memory_gb_range=(round(memory.low / 1e9, 2), round(memory.high / 1e9, 2)),
+        duration_s=round(seconds.expected),
+        duration_s_range=(round(seconds.low), round(seconds.high)),
+        cost_usd=round(cost_usd(accelerator, seconds.expected), 4),
+        cost_usd_range=(
+            round(cost_usd(accelerator, seconds.low), 4),
+            round(cost_usd(accelerator, seconds.high), 4),
+        ),
+        accelerator=accelerator,
+        steps=steps(manifest, examples),
+        tokens=round(tokens),
+        tokens_per_epoch=tokens_per_epoch,
+        examples=examples,
+        fits=gpu_memory_gb <= PRICES["accelerators"][accelerator]["memory_gb"],
+        basis=basis.text,
     )
 
 
 def objections(manifest: Manifest, planned: Estimate) -> list[Problem]:
-    """Why the run cannot be started as planned."""
-    accelerator = PRICES["accelerators"][manifest.compute.accelerator]
+    """Why the run cannot be started as planned, each with the settings that would change that."""
+
+    def again(changed: Manifest) -> Estimate:
+        return estimate(changed, planned.tokens_per_epoch, planned.examples)
+
+    compute = manifest.compute
     found = []
-    if planned.gpu_memory_gb > accelerator["memory_gb"]:
+    if not planned.fits:
         found.append(
             problem(
                 "does_not_fit",
                 needed_gb=planned.gpu_memory_gb,
-                available_gb=accelerator["memory_gb"],
-                accelerator=manifest.compute.accelerator,
+                available_gb=PRICES["accelerators"][compute.accelerator]["memory_gb"],
+                accelerator=compute.accelerator,
+                suggestion=advice.to_fit(manifest, lambda changed: again(changed).fits),
             )
         )
-    if planned.cost_usd > manifest.compute.max_cost_usd:
-        found.append(problem("too_expensive", cost=f"{planned.cost_usd:.2f}", limit=manifest.compute.max_cost_usd))
-    if planned.duration_s > manifest.compute.timeout_s:
-        found.append(problem("too_long", duration=planned.duration_s, timeout=manifest.compute.timeout_s))
+    if planned.cost_usd > compute.max_cost_usd:
+        enough_usd = math.ceil(round(planned.cost_usd * 10_000) / 100) / 100
+        suggestion = advice.to_afford(
+            manifest, enough_usd, lambda changed: again(changed).cost_usd <= changed.compute.max_cost_usd
+        )
+        found.append(
+            problem("too_expensive", cost=f"{enough_usd:.2f}", limit=compute.max_cost_usd, suggestion=suggestion)
+        )
+    if planned.duration_s > compute.timeout_s:
+        suggestion = advice.to_finish(
+            manifest, planned.duration_s, lambda changed: again(changed).duration_s <= changed.compute.timeout_s
+        )
+        found.append(
+            problem("too_long", duration=round(planned.duration_s), timeout=compute.timeout_s, suggestion=suggestion)
+        )
     return found

@@ -72,6 +72,8 @@ class BaseModelRow(BaseModel):
     licence: str
     gated: bool
     context: int
+    control_tokens: tuple[str, ...]
+    """What its chat template writes and no text may hold: it would end or forge a turn."""
     architecture: Architecture
 
     @property

@@ -14,18 +14,20 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from adaptml.dataset.check import Report, examples
+from adaptml.dataset.check import examined_rows
+from adaptml.dataset.examine import Examiner, Terms
 from local import paths
 from schemas.catalogue import CATALOGUE
-from schemas.manifest import Dataset
+from schemas.manifest import Training
 from schemas.run import Run
 from schemas.run_states import RunState
 from tests import models
 from tests.cloud import DROPS, MODEL, TestCloud, eventually
 from tests.e2e.observed_trainer import LOGITS_FOLDER, logits
 from trainer import evaluate
-from trainer.data import encode
-from trainer.model import load_base
+from trainer.data import bound
+from trainer.model import chat_tokenizer, load_base
+from trainer.packing import Tokens
 
 DEMO = paths.ROOT / "demo" / "support-bot"
 CPU = torch.device("cpu")
@@ -130,10 +132,11 @@ def test_the_adapter_loaded_by_peft_is_the_model_that_was_trained(delivered: Del
     assert torch.equal(reloaded, trained)
     assert not torch.allclose(untrained, trained, atol=0.1)
 
-    dataset, report = Dataset(train=["t"], format="messages"), Report()
+    chat = chat_tokenizer(CATALOGUE[MODEL])
     with (DEMO / "val.jsonl").open("rb") as stream:
-        held_out = list(examples(stream, name="val.jsonl", role="validation", dataset=dataset, report=report))[:3]
-    tokens = [encode(example, tokenizer, "completions") for example in held_out]
+        held_out = [row.example for row in examined_rows(stream, "val.jsonl", Examiner(Terms()))][:3]
+    tokens = [Tokens(*found) for row in held_out if row and (found := bound(chat.encode(row), Training(epochs=1.0)))]
+    assert len(tokens) == 3
     assert evaluate.loss(model, tokens, CPU, lambda: None) == delivered.runs[0].metrics.eval_loss_after
 
 

@@ -110,7 +110,7 @@ def test_a_new_manifest_is_a_new_run_and_the_next_version(cloud: TestCloud) -> N
         ("no-dataset", f"base_model: {MODEL}\n", "missing_field", 1),
         ("no-model", "base_model: acme/unknown\ndataset: {train: [train.jsonl]}\n", "unknown_base_model", 1),
         ("no-yaml", "base_model: [\n", "manifest_syntax", 2),
-        ("binary", b"\x89PNG\x00\x00", "manifest_not_text", None),
+        ("binary", b"\x89PNG\x00\x00", "manifest_not_text", 1),
         ("empty", "", "manifest_not_a_mapping", 1),
         ("escapes", f"base_model: {MODEL}\ndataset: {{train: [../other/train.jsonl]}}\n", "unsafe_path", 2),
     ],

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from adaptml.dataset.shapes import Example
+from adaptml.tokens.chat import ChatTokenizer, TrainOn
 from schemas.catalogue import CATALOGUE
 from schemas.manifest import Manifest
 from tests import models
 from tests.cloud import MODEL
 from trainer import evaluate
-from trainer.data import encode
 from trainer.loss import completion_loss
-from trainer.model import load_base, lora_parameters, with_lora
+from trainer.model import chat_tokenizer, load_base, lora_parameters, with_lora
 from trainer.packing import IGNORED, Tokens, pack
 
 CPU = torch.device("cpu")
@@ -40,50 +40,83 @@ def tokenizer(base: tuple[Any, Any]) -> Any:
     return base[1]
 
 
+@pytest.fixture(scope="module")
+def chat(base: tuple[Any, Any]) -> ChatTokenizer:
+    return chat_tokenizer(CATALOGUE[MODEL])
+
+
+def encode(chat: ChatTokenizer, example: Example, train_on: TrainOn = "completions") -> Tokens:
+    encoded = chat.encode(example, train_on)
+    return Tokens(
+        encoded.ids, [i if t else IGNORED for i, t in zip(encoded.ids, encoded.trained, strict=True)], example
+    )
+
+
 def trained_text(tokenizer: Any, tokens: Tokens) -> str:
     return tokenizer.decode([label for label in tokens.labels if label != IGNORED])
 
 
-def test_every_answer_and_its_end_of_turn_are_trained_on_and_nothing_else(tokenizer: Any) -> None:
-    tokens = encode(Example(CHAT), tokenizer, "completions")
+def test_every_answer_and_its_end_of_turn_are_trained_on_and_nothing_else(tokenizer: Any, chat: ChatTokenizer) -> None:
+    tokens = encode(chat, Example(CHAT))
     assert trained_text(tokenizer, tokens) == "Yes, at 100 °C.<|im_end|>Rather.<|im_end|>"
 
 
-def test_the_conversation_is_in_the_models_own_template(tokenizer: Any) -> None:
-    tokens = encode(Example(CHAT), tokenizer, "completions")
-    assert tokens.ids == tokenizer.apply_chat_template(CHAT, tokenize=True, return_dict=False)
+def test_a_turn_of_weight_0_is_not_trained_on(tokenizer: Any, chat: ChatTokenizer) -> None:
+    messages = [message | {"weight": 0} if message["content"].startswith("Yes") else message for message in CHAT]
+    assert trained_text(tokenizer, encode(chat, Example(messages))) == "Rather.<|im_end|>"
+
+
+@pytest.mark.parametrize("messages", [CHAT, CHAT[1:], CHAT[:3], [{**CHAT[1], "content": "héllo 👋 <b>\n\n "}, CHAT[2]]])
+def test_tokens_are_those_that_transformers_makes(
+    tokenizer: Any, chat: ChatTokenizer, messages: list[dict[str, Any]]
+) -> None:
+    tokens = encode(chat, Example(messages))
+    assert tokens.ids == tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    assert chat.render(messages) == tokenizer.apply_chat_template(messages, tokenize=False)
     starts = tokens.ids.count(tokenizer.convert_tokens_to_ids("<|im_start|>"))
-    assert starts == len(CHAT)  # the template's own: the tokenizer added no second BOS
+    assert starts == len(messages) + (messages[0]["role"] != "system")  # no second BOS; the template adds a system turn
 
 
-def test_all_trains_on_every_token(tokenizer: Any) -> None:
-    tokens = encode(Example(CHAT), tokenizer, "all")
+def test_counting_gives_as_many_tokens_as_encoding(chat: ChatTokenizer) -> None:
+    examples = [Example(CHAT), Example([], "Once upon a time"), Example(CHAT[1:3])]
+    assert chat.count(examples) == [len(chat.encode(example)) for example in examples]
+
+
+def test_the_catalogue_names_the_tokens_that_the_template_writes(chat: ChatTokenizer) -> None:
+    assert sorted(CATALOGUE[MODEL].control_tokens) == list(chat.control_tokens)
+
+
+def test_all_trains_on_every_token(chat: ChatTokenizer) -> None:
+    tokens = encode(chat, Example(CHAT), "all")
     assert tokens.labels == tokens.ids
 
 
-def test_a_plain_text_ends_with_the_end_token(tokenizer: Any) -> None:
-    tokens = encode(Example([], "Once upon a time"), tokenizer, "completions")
-    assert tokens.ids[-1] == tokenizer.eos_token_id
+def test_a_plain_text_ends_with_the_end_token(tokenizer: Any, chat: ChatTokenizer) -> None:
+    tokens = encode(chat, Example([], "Once upon a time"))
+    assert tokens.ids == [*tokenizer("Once upon a time")["input_ids"], tokenizer.eos_token_id]
     assert tokens.labels == tokens.ids
 
 
-def test_the_question_that_is_sampled_is_the_last_one(tokenizer: Any) -> None:
-    asked = encode(Example(CHAT), tokenizer, "completions").asked
-    assert asked is not None
-    assert (asked.question, asked.answer) == ("Loudly?", "Rather.")
-    assert asked.prompt.endswith("<|im_start|>assistant\n")
-    assert "Rather." not in asked.prompt
-
-
-def test_gradients_are_the_same_after_an_evaluation(base: tuple[Any, Any]) -> None:
-    """bitsandbytes repacks NF4 weights for inference on some CPUs, and gradients are then silently wrong."""
+def test_samples_answer_the_last_question(base: tuple[Any, Any], chat: ChatTokenizer) -> None:
     model, tokenizer = base
+    manifest = Manifest.model_validate({"name": "t", "base_model": MODEL, "dataset": {"train": ["t.jsonl"]}})
+    held_out = [encode(chat, Example([], "plain")), encode(chat, Example(CHAT))]
+    lora = with_lora(model, manifest, CATALOGUE[MODEL])
+    (sample,) = evaluate.samples(lora, tokenizer, chat, held_out, CPU, lambda: None)
+    assert (sample.question, sample.expected) == ("Loudly?", "Rather.")
+    assert sample.before == sample.after  # an untrained adapter changes nothing
+    lora.unload()
+
+
+def test_gradients_are_the_same_after_an_evaluation(base: tuple[Any, Any], chat: ChatTokenizer) -> None:
+    """bitsandbytes repacks NF4 weights for inference on some CPUs, and gradients are then silently wrong."""
+    model, _ = base
     manifest = Manifest.model_validate(
         {"name": "t", "base_model": MODEL, "dataset": {"train": ["t.jsonl"]}, "lora": {"dropout": 0.0}}
     )
     torch.manual_seed(0)
     model = with_lora(model, manifest, CATALOGUE[MODEL])
-    tokens = encode(Example(CHAT), tokenizer, "completions")
+    tokens = encode(chat, Example(CHAT))
     before = _gradients(model, tokens)
     evaluate.loss(model, [tokens], CPU, lambda: None)
     assert torch.equal(before, _gradients(model, tokens))

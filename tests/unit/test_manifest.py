@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import pytest
 
+from adaptml.dataset.shapes import SHAPES
 from schemas.errors import Refused
-from schemas.manifest import Manifest, is_safe_file_name, parse_inline, parse_manifest
+from schemas.manifest import Dataset, Manifest, is_safe_file_name
+from schemas.manifest_reading import parse_inline, parse_manifest
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 
 
 def parse(text: str, folder: str = "bot") -> Manifest:
@@ -58,7 +61,11 @@ def test_all_problems_are_reported_at_once() -> None:
     "settings",
     [
         "training: {epochs: 0}",
-        "training: {learning_rate: .nan}",
+        "training: {learning_rate: nan}",
+        "training: {packing: 3}",
+        "training: {epochs: true}",
+        "dry_run: maybe",
+        "labels: {a: 1}",
         "training: {learning_rate: 2}",
         "training: {batch_size: big}",
         "lora: {r: 0}",
@@ -102,8 +109,92 @@ def test_a_folder_that_cannot_name_a_run_is_refused() -> None:
     assert set(refused(f"base_model: {MODEL}\ndataset: {{train: [a]}}\n", folder="My Bot")) == {"bad_drop_name"}
 
 
-def test_another_name_than_the_folder_is_refused() -> None:
-    assert set(refused(f"name: x\nbase_model: {MODEL}\ndataset: {{train: [a]}}\n")) == {"name_mismatch"}
+@pytest.mark.parametrize("folder", ["bot", "My Bot"])
+def test_a_manifest_may_name_the_adapter_otherwise_than_its_folder(folder: str) -> None:
+    assert parse(f"name: x\nbase_model: {MODEL}\ndataset: {{train: [a]}}\n", folder).name == "x"
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ("training: {lr_scheduler: cosin}", "Did you mean cosine?"),
+        ("training: {overlong: trunc}", "Did you mean truncate?"),
+        ("method: qlor", "Did you mean qlora?"),
+        ("training: {batch_size: 5000}", "See the manifest reference in docs/manifest.md."),
+    ],
+)
+def test_a_value_that_is_none_suggests_the_nearest(settings: str, hint: str) -> None:
+    found = refused(f"base_model: {MODEL}\ndataset: {{train: [a]}}\n{settings}\n")
+    assert found["invalid_value"][0] == 3
+    assert found["invalid_value"][2] == hint
+
+
+def test_the_name_of_a_column_suggests_the_nearest() -> None:
+    found = refused(f"base_model: {MODEL}\ndataset:\n  train: [a]\n  columns: {{promt: q}}\n")
+    assert found["invalid_value"] == (4, "/dataset/columns/promt", "Did you mean prompt?")
+
+
+def test_every_column_that_a_shape_reads_can_be_named() -> None:
+    known = {column for shape in SHAPES.values() for column in shape.columns()}
+    columns = {column: f"my {column}" for column in known | {"role", "content", "from", "value"}}
+    assert Dataset(train=["a"], columns=columns).columns == columns
+
+
+@pytest.mark.parametrize(
+    ("modules", "resolved"),
+    [
+        ("all-linear", "all-linear"),
+        ("[attention]", "attention"),
+        ("q_proj", ["q_proj"]),
+        ("q_proj, v_proj", ["q_proj", "v_proj"]),
+        ("[up_proj, down_proj]", ["up_proj", "down_proj"]),
+    ],
+)
+def test_target_modules_are_a_group_or_layers(modules: str, resolved: object) -> None:
+    quoted = modules if modules.startswith("[") else f"'{modules}'"
+    text = f"base_model: {MODEL}\ndataset: {{train: [a]}}\nlora: {{target_modules: {quoted}}}\n"
+    assert parse(text).lora.target_modules == resolved
+
+
+@pytest.mark.parametrize(
+    ("modules", "field", "hint"),
+    [
+        ("[q_proj, kproj]", "/lora/target_modules/1", "Did you mean k_proj?"),
+        ("atention", "/lora/target_modules", "Did you mean attention?"),
+        ("'q_proj,lm_head'", "/lora/target_modules", f"Known names: {', '.join(LAYERS)}."),
+    ],
+)
+def test_layers_that_the_base_model_does_not_have_are_refused(modules: str, field: str, hint: str) -> None:
+    found = refused(f"base_model: {MODEL}\ndataset: {{train: [a]}}\nlora: {{target_modules: {modules}}}\n")
+    assert found == {"unknown_target_module": (3, field, hint)}
+
+
+@pytest.mark.parametrize("length", ["8193", "'8193'", "9000.0"])
+def test_more_tokens_than_the_base_model_reads_are_refused(length: str) -> None:
+    found = refused(f"base_model: {MODEL}\ndataset: {{train: [a]}}\ntraining: {{max_seq_length: {length}}}\n")
+    assert found == {"context_exceeded": (3, "/training/max_seq_length", "Set it to 8192 or less.")}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "code", "field"),
+    [
+        ("train: [a, a]", "duplicate_file", "/dataset/train/1"),
+        ("{train: a, validation: a}", "duplicate_file", "/dataset/validation"),
+        ("train: [manifest.yaml]", "reserved_file_name", "/dataset/train/0"),
+        ("{train: a, validation: [STATUS.json]}", "reserved_file_name", "/dataset/validation/0"),
+        (f"{{train: a, sha256: {{b: {'0' * 64}}}}}", "invalid_value", "/dataset/sha256/b"),
+        ("train: ../a", "unsafe_path", "/dataset/train"),
+    ],
+)
+def test_files_that_cannot_be_meant_are_refused(dataset: str, code: str, field: str) -> None:
+    inner = dataset if dataset.startswith("{") else f"{{{dataset}}}"
+    found = refused(f"base_model: {MODEL}\ndataset: {inner}\n")
+    assert {name: place for name, (_, place, _) in found.items()} == {code: field}
+
+
+def test_one_file_may_be_written_without_a_list() -> None:
+    manifest = parse(f"base_model: {MODEL}\ndataset: {{train: a.jsonl, validation: b.jsonl}}\nexport: adapter\n")
+    assert (manifest.dataset.train, manifest.dataset.validation) == (["a.jsonl"], ["b.jsonl"])
 
 
 @pytest.mark.parametrize(("text", "line"), [("", 1), ("- a\n", 1), ("just words\n", 1)])

@@ -20,7 +20,9 @@ def test_the_way_of_a_good_drop_is_allowed() -> None:
 
 
 def test_final_states_are_just_these() -> None:
-    assert {s for s in RunState if s.is_final} == {S.SUCCEEDED, S.FAILED, S.CANCELLED, S.REJECTED, S.EXPIRED}
+    assert {s for s in RunState if s.is_final} == {
+        S.VALIDATED, S.SUCCEEDED, S.FAILED, S.CANCELLED, S.REJECTED, S.EXPIRED,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("state", [S.STARTING, S.TRAINING, S.EVALUATING])

@@ -1,0 +1,82 @@
+"""Checking the rows of a dataset as they come: the fast way where it certifies them, one by one where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from adaptml.dataset.decode import Row
+from adaptml.dataset.examine import Examiner, Terms
+from adaptml.dataset.fast import UNKNOWN, FastPath, Print
+from adaptml.dataset.fingerprints import PRINT, Prints, fingerprint
+from adaptml.dataset.read import Chunk
+from adaptml.dataset.report import Report
+from adaptml.dataset.sample import Sampled
+
+
+class Checker:
+    """Fills the report. The first row of a known shape says what all others, of all files, must be like."""
+
+    def __init__(self, terms: Terms, report: Report) -> None:
+        self.examiner = Examiner(terms)
+        self._report = report
+        self._fast: FastPath | None = None
+
+    def check(self, content: Chunk | list[Row], file: str, role: str) -> Prints:
+        """The fingerprints of the good examples, in the order of their lines. Never raises, whatever the rows hold."""
+        if isinstance(content, list):
+            return self._examined(content, file, role)
+        prints = self._certified(content)
+        is_certain = prints["characters"] >= 0
+        lines = np.flatnonzero(~is_certain).tolist()
+        examined = self._examined(content.rows(file, lines), file, role)
+        self._report.blank_lines += sum(not content.line(i).strip(b" \t\r") for i in lines)
+        self._count(prints[is_certain], role)
+        sample = self._report.samples[role]
+        for i in sample.wanted(prints["line"], prints["characters"]).tolist():
+            sample.add(Sampled(file, content.first_line + i, int(prints["characters"][i]), content.line(i)))
+        if not lines:
+            return prints
+        both = np.concatenate([prints[is_certain], examined])
+        return both[np.argsort(both["line"], kind="stable")]
+
+    def _certified(self, chunk: Chunk) -> Prints:
+        if self._fast is not None:
+            prints = self._fast.certify(chunk)
+        else:
+            prints = np.zeros(len(chunk), PRINT)
+            prints["characters"] = UNKNOWN[2]
+        prints["line"] = chunk.first_line + np.arange(len(chunk))
+        return prints
+
+    def _examined(self, rows: Iterable[Row], file: str, role: str) -> Prints:
+        report = self._report
+        found: list[tuple[int, Print]] = []
+        for row in rows:
+            examined = self.examiner.examine(row, file)
+            for problem in examined.problems:
+                report.add(problem, of_row=True)
+            if examined.example is None:
+                report.rows[role] += 1
+                continue
+            print_ = fingerprint(examined.example)
+            found.append((row.line, print_))
+            if report.samples[role].wants(row.line, print_[2]):
+                report.samples[role].add(Sampled(file, row.line, print_[2], examined.example))
+        form = self.examiner.form
+        if self._fast is None and form is not None:
+            self._fast = FastPath(form.shape, form.seen, self.examiner.terms)
+        prints = np.zeros(len(found), PRINT)
+        for i, (line, (row_print, answer, characters)) in enumerate(found):
+            prints[i]["line"], prints[i]["row"] = line, row_print
+            prints[i]["answer"], prints[i]["characters"] = answer, characters
+        self._count(prints, role)
+        return prints
+
+    def _count(self, prints: Prints, role: str) -> None:
+        """Good rows."""
+        self._report.rows[role] += len(prints)
+        self._report.examples[role] += len(prints)
+        if role == "train":
+            self._report.characters += int(prints["characters"].sum())

@@ -1,0 +1,151 @@
+"""Looking through texts for what should not be learned: control tokens, placeholders, secrets, personal data.
+
+RE2 (Cox 2010, "Regular Expression Matching in the Wild") runs all patterns at once in time linear in the text,
+whatever the text is: Python's own `re` would take fifty times as long and can be made to hang.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import re2
+
+from adaptml.dataset.shapes import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """What is looked for. `is_real` sorts out what only looks like it."""
+
+    code: str
+    kind: str
+    regex: bytes
+    is_real: Callable[[str], bool] = lambda _: True
+
+
+def _digits(text: str) -> list[int]:
+    return [int(sign) for sign in text if sign.isdigit()]
+
+
+def _is_card_number(text: str) -> bool:
+    """The check digit of ISO/IEC 7812-1 (Luhn)."""
+    digits = _digits(text)
+    doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
+    return len(set(digits)) > 1 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _is_iban(text: str) -> bool:
+    """The check digits of ISO 13616: 1 modulo 97."""
+    compact = text.replace(" ", "")
+    return 15 <= len(compact) <= 34 and int("".join(str(int(s, 36)) for s in compact[4:] + compact[:4])) % 97 == 1
+
+
+def _is_reachable(address: str) -> bool:
+    """Not a domain that is reserved for documentation and tests (RFC 2606)."""
+    domain = address.rpartition("@")[2].lower()
+    reserved = ("example.com", "example.org", "example.net")
+    return not domain.endswith((*reserved, ".example", ".test", ".invalid", ".localhost"))
+
+
+def _is_ssn(text: str) -> bool:
+    """Numbers that the US Social Security Administration gives out: no 000, 666 or 9xx, no 00, no 0000."""
+    area, group, serial = text.split("-")
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
+
+
+def _is_phone(text: str) -> bool:
+    """International form with 8 to 15 digits (ITU-T E.164)."""
+    return 8 <= len(_digits(text)) <= 15
+
+
+_SECRET, _PERSONAL = "likely_secret", "likely_personal_data"
+_PATTERNS = (
+    _Pattern("unfilled_placeholder", "placeholder", rb"\{\{ *[A-Za-z_][A-Za-z0-9_ .-]{0,60}\}\}"),
+    _Pattern(_SECRET, "private key", rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY"),
+    _Pattern(_SECRET, "AWS access key", rb"A(?:KIA|SIA)[0-9A-Z]{16}"),
+    _Pattern(_SECRET, "GitHub token", rb"gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60}"),
+    _Pattern(_SECRET, "Google API key", rb"AIza[0-9A-Za-z_-]{35}"),
+    _Pattern(_SECRET, "Slack token", rb"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    _Pattern(_SECRET, "Stripe key", rb"[rs]k_live_[0-9a-zA-Z]{16,}"),
+    _Pattern(_SECRET, "API key", rb"sk-(?:ant-|proj-)?[A-Za-z0-9_-]{32,}"),
+    _Pattern(_SECRET, "Hugging Face token", rb"hf_[A-Za-z0-9]{30,}"),
+    _Pattern(_SECRET, "JSON web token", rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
+    _Pattern(
+        _PERSONAL,
+        "e-mail address",
+        rb"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}",
+        _is_reachable,
+    ),
+    _Pattern(_PERSONAL, "card number", rb"[0-9](?:[ -]?[0-9]){12,18}", _is_card_number),
+    _Pattern(_PERSONAL, "IBAN", rb"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?", _is_iban),
+    _Pattern(_PERSONAL, "US social security number", rb"[0-9]{3}-[0-9]{2}-[0-9]{4}", _is_ssn),
+    _Pattern(_PERSONAL, "phone number", rb"\+[0-9][0-9 ().-]{6,18}[0-9]", _is_phone),
+)
+
+_BLANK = (
+    rb'[^\\]"(?:[ \t]|\\[tnrfv]|\\u(?:00[01189aA][0-9a-fA-F]|1680|20[0-9a-fA-F]{2}|3000)'
+    rb"|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)*\""
+)
+"""A JSON text of white space only, as `str.isspace` understands it, or of nothing; and what stands before it, since
+an escaped quote at the end of a text opens none."""
+_ESCAPED_ASCII = rb"\\u00[2-7]"
+"""A printable sign written as an escape could hide any pattern; no encoder writes it without need."""
+
+
+@lru_cache(maxsize=16)
+def scanner(control_tokens: tuple[str, ...]) -> Scanner:
+    """The scanner for texts of a model with these control tokens."""
+    return Scanner(control_tokens)
+
+
+class Scanner:
+    """All patterns, compiled."""
+
+    def __init__(self, control_tokens: tuple[str, ...]) -> None:
+        known = [pattern.regex for pattern in _PATTERNS]
+        control = [b"|".join(re.escape(token).encode() for token in control_tokens)] if control_tokens else []
+        self._exact = _compile(b"|".join(b"(%s)" % regex for regex in (*known, *control)))
+        raw = [b"(?:%s)" % regex for regex in (*known, _ESCAPED_ASCII, *map(_in_json, control_tokens))]
+        self._suspicious = _compile(b"|".join(raw))
+        self._suspicious_or_blank = _compile(b"|".join([*raw, _BLANK]))
+
+    def suspicious(self, json_lines: bytes, *, blanks: bool) -> list[int]:
+        """Offsets in JSON text where something may have to be said; nothing has to be said of what lies elsewhere.
+
+        With `blanks`, texts without a visible sign are among it.
+        """
+        pattern = self._suspicious_or_blank if blanks else self._suspicious
+        return [match.start() for match in pattern.finditer(json_lines)]
+
+    def findings(self, text: str, pointer: str) -> Iterator[Finding]:
+        """What is in a text: each kind once, without the text itself."""
+        seen = set()
+        for match in self._exact.finditer(text.encode("utf-8", "replace")):
+            number = match.lastindex - 1
+            if number in seen:
+                continue
+            found = match.group().decode("utf-8", "replace")
+            if number == len(_PATTERNS):
+                seen.add(number)
+                yield Finding("special_token_in_content", pointer, {"token": found})
+            elif _PATTERNS[number].is_real(found):
+                seen.add(number)
+                yield Finding(_PATTERNS[number].code, pointer, {"kind": _PATTERNS[number].kind})
+
+
+def _in_json(token: str) -> bytes:
+    """A token as it may stand in JSON: as it is, or with its slashes or its signs beyond ASCII escaped."""
+    plain, escaped = (re.escape(form).replace("/", r"\\?/") for form in (token, json.dumps(token)[1:-1]))
+    return (plain if plain == escaped else f"{plain}|(?i:{escaped})").encode()
+
+
+def _compile(regex: bytes) -> re2._Regexp:
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1  # byte by byte: what is not UTF-8 is the decoder's to say
+    options.max_mem = 64 * 1024 * 1024
+    options.log_errors = False
+    return re2.compile(regex, options)

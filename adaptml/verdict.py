@@ -1,0 +1,75 @@
+"""A drop checked whole: its rows, its tokens, its plan. The same for intake and for a laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from adaptml.dataset.check import DataSource, check_rows, conclude, is_refused, terms_of
+from adaptml.dataset.report import Report
+from adaptml.planning.estimate import FROM_CHARACTERS, estimate, objections, tokens_of_characters
+from adaptml.tokens.chat import ChatTokenizer
+from adaptml.tokens.measure import Measured, measure
+from adaptml.tokens.preview import preview
+from schemas.errors import Problem, Severity, problem
+from schemas.manifest import Manifest
+from schemas.run import Estimate
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check of a drop has found out."""
+
+    manifest: Manifest
+    report: Report
+    measured: Measured | None = None
+    """None where the tokenizer is not at hand, or there is nothing to measure."""
+    plan: Estimate | None = None
+    """None where there is no data to plan with."""
+    objections: list[Problem] = field(default_factory=list)
+    """Why the plan cannot be carried out."""
+    preview: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_accepted(self) -> bool:
+        """True where the run may be queued."""
+        return not self.objections and not is_refused(self.report, self.manifest.dataset)
+
+    @property
+    def errors(self) -> list[Problem]:
+        """Why it is refused, the first ones in full. Rows that are set aside are no reason."""
+        found = self.report.of(Severity.ERROR) if is_refused(self.report, self.manifest.dataset) else []
+        return [*found, *self.objections]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many problems there are of each code."""
+        counts = dict(self.report.counts)
+        for found in self.objections:
+            counts[found.code] = counts.get(found.code, 0) + 1
+        return counts
+
+
+def check_drop(manifest: Manifest, sources: Sequence[DataSource], tokenizer: ChatTokenizer | None) -> Verdict:
+    """Checks every row, counts tokens, and plans. Nothing is raised for what is wrong."""
+    terms = terms_of(manifest)
+    report = check_rows(sources, manifest.dataset, terms)
+    measured = measure(report, terms, manifest.training, tokenizer) if tokenizer is not None else None
+    if tokenizer is None and report.examples["train"]:
+        report.add(problem("tokens_not_counted", model=manifest.base_model))
+    conclude(report, manifest.dataset)
+    shown = []
+    if tokenizer is not None and report.shape is not None:
+        shown = preview(report.samples["train"].first, report.shape, terms, manifest.training, tokenizer)
+    plan = _plan(manifest, report, measured)
+    return Verdict(manifest, report, measured, plan, objections(manifest, plan) if plan else [], shown)
+
+
+def _plan(manifest: Manifest, report: Report, measured: Measured | None) -> Estimate | None:
+    if measured is not None:
+        return estimate(manifest, measured.tokens, measured.examples, basis=measured.basis) if measured.tokens else None
+    examples = report.examples["train"]
+    if not examples:
+        return None
+    return estimate(manifest, tokens_of_characters(report.characters), examples, basis=FROM_CHARACTERS)
