@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.aliases import ACCUMULATION, FAMILY, KINDS, MICRO, SECTIONS, UNSET, WRAPPERS, Alias, join, names_in
-from schemas.errors import Problem, printable
+from schemas.errors import Problem
 from schemas.manifest_problems import at, unknown_field
+from schemas.text import escape, printable
 from schemas.written import Path, Place, Setting, Written, dotted, leaves
-from schemas.yaml_strict import Lines, escape
+from schemas.yaml_strict import Lines
 
 
 def canonical(value: Mapping[str, Any], lines: Lines, *, file: str) -> Written:
@@ -119,8 +120,9 @@ def _make_batch_size(settings: dict[Path, Setting], problems: list[Problem]) -> 
 
 def _count(part: Setting, problems: list[Problem]) -> int | None:
     text = str(part.value)
-    if text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= 1024:
-        return int(text)
+    digits = text.lstrip("0")
+    if text.isascii() and text.isdigit() and 1 <= len(digits) <= 4 and int(digits) <= 1024:
+        return int(digits)
     detail = f"{part.place.name}: expected a whole number from 1 to 1024, found {printable(text)}"
     problems.append(at(part.place, "invalid_value", detail=detail))
     return None

@@ -7,12 +7,11 @@ Messages name places (file, line, field) and values of the manifest, never the c
 from __future__ import annotations
 
 import enum
-import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
+from schemas.text import printable
 
 
 class Severity(enum.StrEnum):
@@ -66,12 +65,6 @@ class Refused(Exception):  # noqa: N818 - reads as the outcome that it is
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(f"{p.code}" for p in problems))
         self.problems = problems
-
-
-def printable(value: object, limit: int = 80) -> str:
-    """A value of a manifest as it may stand in a message: one line, no control characters, bounded length."""
-    text = _CONTROL.sub("�", str(value))
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def problem(

@@ -7,7 +7,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from schemas.errors import printable
+from schemas.text import printable
 
 MANIFEST_NAMES = ("manifest.yaml", "manifest.yml", "manifest.json")
 STATUS = "STATUS.json"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from schemas.catalogue import CATALOGUE
-from schemas.errors import printable
+from schemas.text import printable
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?"
 """Tenants and adapters: safe in a Firestore id, an object name, a label and a URL."""

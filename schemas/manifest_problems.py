@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.aliases import DECIDED, SECTIONS, fields_of, names_in
-from schemas.errors import Problem, printable, problem
+from schemas.errors import Problem, problem
 from schemas.manifest import NAME_PATTERN, SHA256_PATTERN
+from schemas.text import printable
 from schemas.written import Path, Place, Written, dotted, pointer
 
 _PATTERNS = {
@@ -61,7 +62,8 @@ def problems_of(error: ValidationError, written: Written, tree: Mapping[str, Any
     """pydantic's findings, one for each value: it reports every branch of a union by itself."""
     found = [(_path(item, tree), item) for item in error.errors(include_url=False)]
     # The branch of a union that looked deeper into the value is the one that was meant.
-    deepest = [(path, item) for path, item in found if not any(_is_inside(other, path) for other, _ in found)]
+    around = {path[:end] for path, _ in found for end in range(len(path))}
+    deepest = [(path, item) for path, item in found if path not in around]
     by_path = groupby(sorted(deepest, key=lambda entry: entry[0]), key=lambda entry: entry[0])
     return [_problem(path, [item for _, item in items], written) for path, items in by_path]
 
@@ -114,10 +116,6 @@ def _near(section: str, name: str) -> str:
     if close := nearest(name, _everywhere(), cutoff=0.75):
         return f"Did you mean {_everywhere()[close]}?"
     return f"Known fields here: {', '.join(sorted(fields_of(section)))}."
-
-
-def _is_inside(path: Path, outer: Path) -> bool:
-    return len(path) > len(outer) and path[: len(outer)] == outer
 
 
 def _path(item: Any, tree: Any) -> Path:

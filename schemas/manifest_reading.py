@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,12 +13,15 @@ from pydantic import ValidationError
 from schemas import layout, yaml_strict
 from schemas.canonical import canonical
 from schemas.catalogue import CATALOGUE, BaseModelRow
-from schemas.errors import Problem, Refused, printable, problem
+from schemas.errors import Problem, Refused, problem
 from schemas.manifest import EXCLUSIVE, GROUPS, NAME_PATTERN, Manifest, is_drop_name, is_safe_file_name
 from schemas.manifest_problems import at, problems_of, suggestion
+from schemas.text import printable
 from schemas.written import Path, Place, Setting, Written, dotted
 
 _NAME, _TRAIN = ("name",), ("dataset", "train")
+_NAMED = 100
+"""Files and pins among which the nearest name is looked for: each with each takes its time."""
 
 
 def parse_manifest(data: bytes, *, file: str, folder: str, defaults: bytes | None = None) -> Manifest:
@@ -30,7 +34,7 @@ def parse_manifest(data: bytes, *, file: str, folder: str, defaults: bytes | Non
 
 def parse_inline(text: str, *, file: str, folder: str, train: list[str], defaults: bytes | None = None) -> Manifest:
     """The manifest of a request that carries it as text, its training files apart. Raises Refused."""
-    written = _written(text.encode(), file)
+    written = _written(_encoded(text), file)
     if train and (given := written.settings.get(_TRAIN)) is not None:
         detail = f"{given.place.name} and dataset_uris exclude each other"
         written = replace(written, problems=(*written.problems, at(given.place, "conflicting_fields", detail=detail)))
@@ -42,8 +46,13 @@ def parse_inline(text: str, *, file: str, folder: str, train: list[str], default
 
 def declared_name(text: str) -> str | None:
     """The name that the text of a manifest gives itself, if it can be read and is one."""
-    name = _written(text.encode(), "request").get(_NAME)
+    name = _written(_encoded(text), "request").get(_NAME)
     return name if isinstance(name, str) and is_drop_name(name) else None
+
+
+def _encoded(text: str) -> bytes:
+    """Half of a character, which JSON can escape, becomes bytes that are no UTF-8 and are refused as such."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _written(data: bytes, file: str, *, may_be_empty: bool = False) -> Written:
@@ -151,11 +160,12 @@ def _of_files(tree: dict[str, Any], written: Written) -> Iterator[Problem]:
             yield at(place, "duplicate_file", name=printable(name), first=seen[name], second=dotted(path[:2]))
         seen.setdefault(name, dotted(path[:2]))
     pins = _inside(tree, ("dataset", "sha256"))
-    for name in pins if isinstance(pins, dict) else ():
-        if name not in seen:
-            place = written.place(("dataset", "sha256", name))
-            detail = f"dataset.sha256 pins {printable(name)}, which is no file of train or validation"
-            yield at(place, "invalid_value", suggestion(name, map(printable, seen), "files"), detail=detail)
+    strange = (name for name in (pins if isinstance(pins, dict) else ()) if name not in seen)
+    files = [printable(name) for name in islice(seen, _NAMED)]
+    for name in islice(strange, _NAMED):
+        place = written.place(("dataset", "sha256", name))
+        detail = f"dataset.sha256 pins {printable(name)}, which is no file of train or validation"
+        yield at(place, "invalid_value", suggestion(name, files, "files"), detail=detail)
 
 
 def _files(tree: dict[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schemas.errors import Problem
-from schemas.yaml_strict import Lines, escape
+from schemas.text import escape
+from schemas.yaml_strict import Lines
 
 Path = tuple[str, ...]
 """A setting's place in the manifest: ("training", "learning_rate")."""
@@ -85,14 +86,14 @@ class Written:
 
         Of an exclusive pair, what is given here drops its partner there.
         """
-        replaced = [path for path, setting in self.settings.items() if setting.value != {}]
+        replaced = {path for path, setting in self.settings.items() if setting.value != {}}
         for one, other in exclusive:
-            replaced += [other] if self.get(one) else []
-            replaced += [one] if self.get(other) else []
+            replaced |= {other} if self.get(one) else set()
+            replaced |= {one} if self.get(other) else set()
         kept = {
             path: setting
             for path, setting in defaults.settings.items()
-            if not any(path[: len(gone)] == gone for gone in replaced)
+            if replaced.isdisjoint(path[:end] for end in range(1, len(path) + 1))
         }
         return replace(
             self,

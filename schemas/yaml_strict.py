@@ -15,7 +15,8 @@ from ruamel.yaml.events import AliasEvent, DocumentStartEvent, MappingEndEvent, 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from schemas.errors import Refused, printable, problem
+from schemas.errors import Refused, problem
+from schemas.text import escape, printable
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
@@ -45,7 +46,7 @@ def load(data: bytes, *, file: str, max_bytes: int = MAX_BYTES) -> tuple[Any, Li
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise _refused("manifest_syntax", file, line, detail=printable(error.problem or "syntax error")) from error
-    except (YAMLError, ValueError, AssertionError, AttributeError, LookupError, TypeError) as error:
+    except (YAMLError, ValueError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
         # The parser trips in more ways than it documents; `%YAML 1.3` is an assertion to it.
         raise _refused("manifest_syntax", file, detail=type(error).__name__) from error
     return value, lines
@@ -163,8 +164,3 @@ def _text(node: ScalarNode, file: str) -> str:
     except UnicodeError as error:
         detail = "an escape that is half of a character (\\ud800 to \\udfff)"
         raise _refused("manifest_syntax", file, node.start_mark.line + 1, detail=detail) from error
-
-
-def escape(key: str) -> str:
-    """A key as one part of a JSON pointer (RFC 6901, section 3)."""
-    return key.replace("~", "~0").replace("/", "~1")

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from adaptml.dataset.checker import Checker
+from adaptml.dataset.chunk import Chunk
 from adaptml.dataset.decode import Row
-from adaptml.dataset.examine import Examined, Examiner, Terms
-from adaptml.dataset.fingerprints import Fingerprints
-from adaptml.dataset.read import CHUNK_BYTES, Chunk, open_rows
+from adaptml.dataset.examine import Examined, Examiner
+from adaptml.dataset.read import CHUNK_BYTES, open_rows, rows_of
 from adaptml.dataset.report import ROLES, Report
 from adaptml.dataset.sample import Sample
 from adaptml.dataset.source import HashedStream, Readable
+from adaptml.dataset.terms import Terms
+from adaptml.dataset.whole import Fingerprints
+from adaptml.dataset.workers import Certified, Workers
 from schemas.catalogue import CATALOGUE
 from schemas.errors import Refused, problem
 from schemas.manifest import Dataset, Manifest
+
+_Content = Chunk | list[Row]
 
 ROWS_AT_ONCE = 1000
 FEW = 10
@@ -53,9 +60,10 @@ def check_rows(sources: Sequence[DataSource], dataset: Dataset, terms: Terms) ->
     """Checks every row of every file. What is wrong is in the report; nothing is raised for it."""
     sizes = {role: sum(source.size for source in sources if source.role == role) for role in ROLES}
     report = Report(samples={role: Sample.for_bytes(size) for role, size in sizes.items()})
-    checking = _Checking(report, Checker(terms, report))
-    for source in sources:
-        _check_file(checking, source, dataset.sha256.get(source.name))
+    with Workers.for_bytes(sum(sizes.values())) as workers:
+        checking = _Checking(report, Checker(terms, report, workers))
+        for source in sources:
+            _check_file(checking, source, dataset.sha256.get(source.name))
     _check_whole(checking)
     return report
 
@@ -63,7 +71,7 @@ def check_rows(sources: Sequence[DataSource], dataset: Dataset, terms: Terms) ->
 def examined_rows(stream: Readable, file: str, examiner: Examiner) -> Iterator[Examined]:
     """Every row of one file, one by one, with its example. Raises Refused where the file cannot be read on."""
     for item in open_rows(stream, file, lambda _: None):
-        rows = item.rows(file, range(len(item))) if isinstance(item, Chunk) else [item]
+        rows = rows_of(item, file, range(len(item))) if isinstance(item, Chunk) else [item]
         for row in rows:
             yield examiner.examine(row, file)
 
@@ -97,11 +105,25 @@ def _check_file(checking: _Checking, source: DataSource, pinned: str | None) -> 
 
 def _check_stream(checking: _Checking, source: DataSource, stream: Readable) -> None:
     try:
-        for content in _contents(stream, source.name, checking.report):
-            prints = checking.checker.check(content, source.name, source.role)
+        for content, begun in _begun(_contents(stream, source.name, checking.report), checking.checker):
+            prints = checking.checker.check(content, begun, source.name, source.role)
             checking.fingerprints.add(source.name, source.role, prints)
     except Refused as refused:
         checking.report.add_refused(refused)
+
+
+def _begun(contents: Iterator[_Content], checker: Checker) -> Iterator[tuple[_Content, Future[Certified] | None]]:
+    """Each content, when work on those after it has begun. Raises what `contents` raises, after those before it."""
+    waiting: deque[tuple[_Content, Future[Certified] | None]] = deque()
+    try:
+        for content in contents:
+            waiting.append((content, checker.begin(content)))
+            while len(waiting) > checker.ahead:
+                yield waiting.popleft()
+    except Refused:
+        yield from waiting
+        raise
+    yield from waiting
 
 
 def _contents(stream: Readable, file: str, report: Report) -> Iterator[Chunk | list[Row]]:

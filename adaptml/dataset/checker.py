@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import Future
 
 import numpy as np
 
+from adaptml.dataset.chunk import Chunk
 from adaptml.dataset.decode import Row
-from adaptml.dataset.examine import Examiner, Terms
-from adaptml.dataset.fast import UNKNOWN, FastPath, Print
+from adaptml.dataset.examine import Examiner
+from adaptml.dataset.fast import UNKNOWN, Print, Setup
 from adaptml.dataset.fingerprints import PRINT, Prints, fingerprint
-from adaptml.dataset.read import Chunk
+from adaptml.dataset.read import rows_of
 from adaptml.dataset.report import Report
 from adaptml.dataset.sample import Sampled
+from adaptml.dataset.terms import Terms
+from adaptml.dataset.workers import Certified, Workers
 
 
 class Checker:
     """Fills the report. The first row of a known shape says what all others, of all files, must be like."""
 
-    def __init__(self, terms: Terms, report: Report) -> None:
+    def __init__(self, terms: Terms, report: Report, workers: Workers) -> None:
         self.examiner = Examiner(terms)
         self._report = report
-        self._fast: FastPath | None = None
+        self._workers = workers
+        self._is_started = False
 
-    def check(self, content: Chunk | list[Row], file: str, role: str) -> Prints:
+    @property
+    def ahead(self) -> int:
+        """How many contents to begin before the first of them is checked."""
+        return self._workers.at_once if self._is_started else 0
+
+    def begin(self, content: Chunk | list[Row]) -> Future[Certified] | None:
+        """Starts on what is to be checked later."""
+        return self._workers.begin(content) if self._is_started and isinstance(content, Chunk) else None
+
+    def check(self, content: Chunk | list[Row], begun: Future[Certified] | None, file: str, role: str) -> Prints:
         """The fingerprints of the good examples, in the order of their lines. Never raises, whatever the rows hold."""
         if isinstance(content, list):
             return self._examined(content, file, role)
-        prints = self._certified(content)
+        prints = begun.result().prints_of(content) if begun is not None else _unknown(len(content))
+        prints["line"] = content.first_line + np.arange(len(content))
         is_certain = prints["characters"] >= 0
         lines = np.flatnonzero(~is_certain).tolist()
-        examined = self._examined(content.rows(file, lines), file, role)
+        examined = self._examined(rows_of(content, file, lines), file, role)
         self._report.blank_lines += sum(not content.line(i).strip(b" \t\r") for i in lines)
         self._count(prints[is_certain], role)
         sample = self._report.samples[role]
@@ -40,15 +55,6 @@ class Checker:
             return prints
         both = np.concatenate([prints[is_certain], examined])
         return both[np.argsort(both["line"], kind="stable")]
-
-    def _certified(self, chunk: Chunk) -> Prints:
-        if self._fast is not None:
-            prints = self._fast.certify(chunk)
-        else:
-            prints = np.zeros(len(chunk), PRINT)
-            prints["characters"] = UNKNOWN[2]
-        prints["line"] = chunk.first_line + np.arange(len(chunk))
-        return prints
 
     def _examined(self, rows: Iterable[Row], file: str, role: str) -> Prints:
         report = self._report
@@ -65,8 +71,9 @@ class Checker:
             if report.samples[role].wants(row.line, print_[2]):
                 report.samples[role].add(Sampled(file, row.line, print_[2], examined.example))
         form = self.examiner.form
-        if self._fast is None and form is not None:
-            self._fast = FastPath(form.shape, form.seen, self.examiner.terms)
+        if not self._is_started and form is not None:
+            self._workers.start(Setup(form.shape, form.seen, self.examiner.terms))
+            self._is_started = True
         prints = np.zeros(len(found), PRINT)
         for i, (line, (row_print, answer, characters)) in enumerate(found):
             prints[i]["line"], prints[i]["row"] = line, row_print
@@ -80,3 +87,9 @@ class Checker:
         self._report.examples[role] += len(prints)
         if role == "train":
             self._report.characters += int(prints["characters"].sum())
+
+
+def _unknown(count: int) -> Prints:
+    prints = np.zeros(count, PRINT)
+    prints["characters"] = UNKNOWN[2]
+    return prints

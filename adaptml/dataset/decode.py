@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from schemas.errors import Problem, problem
-from schemas.yaml_strict import escape
+from schemas.text import escape
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def decode_row(raw: bytes, file: str, line: int) -> Row:
         return Row(line, value, duplicates=_duplicates(raw), size=len(raw))
     except UnicodeDecodeError:
         return Row(
-            line, problem=problem("not_utf8", file=file, line=line, offset=_bad_byte(raw)), raw=raw, size=len(raw)
+            line, problem=problem("not_utf8", file=file, line=line, offset=bad_byte(raw)), raw=raw, size=len(raw)
         )
     except RecursionError:
         detail = "nested too deeply"
@@ -53,7 +54,7 @@ def _reason(message: str) -> str:
     return "it ends too early, or a \\u escape is half of a pair" if reason == "Input data was truncated" else reason
 
 
-def _bad_byte(raw: bytes) -> int:
+def bad_byte(raw: bytes) -> int:
     """1-based place of the first byte that is not UTF-8."""
     try:
         raw.decode()
@@ -76,8 +77,7 @@ def _duplicates(raw: bytes) -> tuple[tuple[str, str], ...]:
         if len(built) == len(pairs):
             return built
         twice = _Twice(built)
-        names = [name for name, _ in pairs]
-        twice.keys_twice = tuple(name for name in built if names.count(name) > 1)
+        twice.keys_twice = tuple(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         seen.append(twice)
         return twice
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import msgspec
 
@@ -21,19 +21,8 @@ from adaptml.dataset.shapes import (
     read_row,
     recognise,
 )
+from adaptml.dataset.terms import Terms
 from schemas.errors import Problem, Severity, problem
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What rows are examined by: settings of the manifest and of its base model."""
-
-    asked: str = "auto"
-    """dataset.format"""
-    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Canonical name → name in the files."""
-    control_tokens: tuple[str, ...] = ()
-    model: str = "the base model"
 
 
 @dataclass(frozen=True, slots=True)

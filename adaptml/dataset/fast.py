@@ -7,8 +7,7 @@ broken) go to `examine`, which alone decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -17,14 +16,13 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from adaptml.dataset import rules
-from adaptml.dataset.examine import Terms
+from adaptml.dataset.chunk import MAX_LINE_BYTES, Chunk, Offsets
 from adaptml.dataset.fingerprints import PRINT, Prints, conversation_fingerprint, seed_of, text_fingerprint
-from adaptml.dataset.read import MAX_LINE_BYTES, Chunk, Offsets
 from adaptml.dataset.scan import scanner
 from adaptml.dataset.shapes import ROLES, SHAPES, SHAREGPT_ROLES, Place, rivals
+from adaptml.dataset.terms import Terms
 
 Print = tuple[int, int, int]
 """(of the example, of its answer, characters)"""
@@ -32,17 +30,28 @@ UNKNOWN: Print = (0, 0, -1)
 """Of a row that has to be examined."""
 _FOUND = np.dtype([("row", "u8"), ("answer", "u8"), ("characters", "i4")])
 
-_BESIDE = ThreadPoolExecutor(thread_name_prefix="decode")
-"""RE2 works without Python's lock: what one core scans, a second one decodes."""
+_PIECE = 150
+"""Lines that are decoded at once: few enough that what is made of them stays in the processor's cache."""
 _EXAMINED_ANYWAY = 4
 """Lines that are not worth another try when something among them is unusual."""
 _QUOTE, _BACKSLASH, _RETURN, _OPEN, _CLOSE = b'"\\\r{}'
 
 
-class FastPath:
-    """For rows of one shape. `seen` are the columns of the dataset's first row."""
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What rows must be like."""
 
-    def __init__(self, shape: str, seen: Sequence[str], terms: Terms) -> None:
+    shape: str
+    seen: tuple[str, ...]
+    """The columns of the dataset's first row."""
+    terms: Terms
+
+
+class FastPath:
+    """For rows of one shape."""
+
+    def __init__(self, setup: Setup) -> None:
+        shape, seen, terms = setup.shape, setup.seen, setup.terms
         self._way = _WAYS[shape]
         self._scanner = scanner(terms.control_tokens if shape != "text" else ())
         names = {column: terms.columns.get(column, column) for column in SHAPES[shape].columns()}
@@ -56,7 +65,7 @@ class FastPath:
         way = self._way
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         keys: dict[str, str] = {}
-        self._turn_keys: list[bytes] = []
+        turn_keys: tuple[str, ...] = ()
         if way.turns:
             role, content = (terms.columns.get(key, key) for key in way.turn_keys)
             turn = msgspec.defstruct(
@@ -68,7 +77,7 @@ class FastPath:
             )
             fields.append(("turns", list[turn]))  # type: ignore[valid-type]
             keys["turns"] = names[way.turns]
-            self._turn_keys = [msgspec.json.encode(role), msgspec.json.encode(content)]
+            turn_keys = (role, content)
         optional: dict[str, Any] = dict.fromkeys(way.optional, str | None | msgspec.UnsetType)
         read = {way.turns, *way.texts, *way.optional}
         optional |= {name: None | msgspec.UnsetType for name in names if name not in read and names[name] in seen}
@@ -79,112 +88,112 @@ class FastPath:
             optional[f"unused_{i}"] = (None if name in empty else Any) | msgspec.UnsetType
             keys[f"unused_{i}"] = name
         fields += [(name, kind, msgspec.UNSET) for name, kind in optional.items()]
-        self._always = {name: msgspec.json.encode(keys[name]) for name in keys if name not in optional}
-        self._sometimes = {name: (msgspec.json.encode(keys[name]), attrgetter(name)) for name in optional}
+        always = [name for name in keys if name not in optional]
+        self._always = len(always)
+        self._optional = [attrgetter(name) for name in optional]
+        self._keys = [
+            msgspec.json.encode(key) for key in (*map(keys.get, always), *turn_keys, *map(keys.get, optional))
+        ]
         return msgspec.defstruct("Row", fields, rename=keys, forbid_unknown_fields=True, gc=False)
 
     def certify(self, chunk: Chunk) -> Prints:
         """Of each line its fingerprint, UNKNOWN where the row has to be examined. Never raises, whatever is there."""
-        decoding = _BESIDE.submit(self._prints, chunk.data, chunk.starts, chunk.ends)
+        found: list[Print] = []
+        for first in range(0, len(chunk), _PIECE):
+            piece = slice(first, first + _PIECE)
+            found += self._way.prints(self._usual_rows(chunk.data, chunk.starts[piece], chunk.ends[piece]))
+        columns, prints = np.array(found, _FOUND), np.zeros(len(found), PRINT)
+        for name in _FOUND.names or ():
+            prints[name] = columns[name]
         suspicious = self._scanner.suspicious(chunk.data, blanks=bool(self._way.turns))
-        prints = decoding.result()
         prints["characters"][np.searchsorted(chunk.ends, suspicious)] = UNKNOWN[2]
         prints["characters"][chunk.ends - chunk.starts > MAX_LINE_BYTES] = UNKNOWN[2]
         return prints
 
-    def _prints(self, chunk: bytes, starts: Offsets, ends: Offsets) -> Prints:
-        found = np.array(self._way.prints(self._rows(chunk, starts, ends)), _FOUND)
-        prints = np.zeros(len(found), PRINT)
-        for name in _FOUND.names or ():
-            prints[name] = found[name]
-        return prints
+    def _rows(self, lines: bytes, count: int) -> list[Any] | None:
+        """As many rows of the usual form as there are lines."""
+        try:
+            rows = self._decoder.decode_lines(lines)
+        except (msgspec.DecodeError, RecursionError, ValueError):
+            return None
+        return rows if len(rows) == count else None
 
-    def _rows(self, chunk: bytes, starts: Offsets, ends: Offsets) -> list[Any]:
-        """The row of each line, None where it is not of the usual form."""
-        rows = self._rows_at_once(chunk[int(starts[0]) : int(ends[-1])], starts - starts[0], ends - starts[0])
-        if rows is not None:
-            return rows
+    def _usual_rows(self, chunk: bytes, starts: Offsets, ends: Offsets) -> list[Any]:
+        """The row of each line, None where it is not of the usual form: found by halving."""
+        lines, begin = chunk[int(starts[0]) : int(ends[-1])], starts[0]
+        if _are_objects(lines, starts - begin, ends - begin):
+            rows = self._rows(lines, len(starts))
+            if rows is not None and self._marks(lines) == self._expected_marks(rows):
+                return rows
         if len(starts) <= _EXAMINED_ANYWAY:
             return [None] * len(starts)
         half = len(starts) // 2
-        return self._rows(chunk, starts[:half], ends[:half]) + self._rows(chunk, starts[half:], ends[half:])
+        return self._usual_rows(chunk, starts[:half], ends[:half]) + self._usual_rows(chunk, starts[half:], ends[half:])
 
-    def _rows_at_once(self, chunk: bytes, starts: Offsets, ends: Offsets) -> list[Any] | None:
-        """All rows, if each line certainly is one row in which no key stands twice.
+    def _marks(self, lines: bytes) -> tuple[int, ...]:
+        """A count that is higher than expected where a key stands twice.
 
-        Where every line begins with `{` and ends with `}`, no value can go on over a line break: after an inner `}`
-        JSON wants a comma or a bracket, never a `{`. As many rows as lines then means one row in each.
+        Of quotes, if every column is read. Else of each key that is: a text that looks like one counts as well, and
+        costs an examination.
         """
-        text = np.frombuffer(chunk, np.uint8)
-        if (starts == ends).any() or (text[starts] != _OPEN).any():
-            return None
-        if (text[ends - 1 - (text[ends - 1] == _RETURN)] != _CLOSE).any():
-            return None
-        try:
-            rows = self._decoder.decode_lines(chunk)
-        except (msgspec.DecodeError, RecursionError, ValueError):
-            return None
-        if len(rows) != len(starts):
-            return None
-        quotes = _structural_quotes(text) if self._are_all_read else None
-        is_plain = quotes == self._quotes(rows) if quotes is not None else self._has_each_key_once(chunk, rows)
-        return rows if is_plain else None
+        return (_structural_quotes(lines),) if self._are_all_read else tuple(map(lines.count, self._keys))
 
-    def _quotes(self, rows: list[Any]) -> int:
-        """Quotes that begin or end a text in rows of this form, keys among them."""
-        count = len(rows) * (4 * len(self._way.texts) + (2 if self._way.turns else 0)) + 8 * self._turns(rows)
-        for _, get in self._sometimes.values():
-            values = [get(row) for row in rows]
-            unset = values.count(msgspec.UNSET)
-            count += 4 * (len(rows) - unset) - 2 * values.count(None)
-        return count
-
-    def _has_each_key_once(self, chunk: bytes, rows: list[Any]) -> bool:
-        """A key that stands twice, or a text that looks like a key, raises the count above that of the values."""
-        return (
-            all(chunk.count(key) == len(rows) for key in self._always.values())
-            and all(chunk.count(key) == self._turns(rows) for key in self._turn_keys)
-            and all(
-                chunk.count(key) == len(rows) - [get(row) for row in rows].count(msgspec.UNSET)
-                for key, get in self._sometimes.values()
-            )
-        )
-
-    def _turns(self, rows: list[Any]) -> int:
-        return sum([len(row.turns) for row in rows]) if self._way.turns else 0
+    def _expected_marks(self, rows: list[Any]) -> tuple[int, ...]:
+        turns = sum([len(row.turns) for row in rows]) if self._way.turns else 0
+        set_ = [sum([get(row) is not msgspec.UNSET for row in rows]) for get in self._optional]
+        if not self._are_all_read:
+            return (*[len(rows)] * self._always, *[turns] * (2 if self._way.turns else 0), *set_)
+        nulls = sum([sum([get(row) is None for row in rows]) for get in self._optional])
+        own = 4 * len(self._way.texts) + (2 if self._way.turns else 0)
+        return (len(rows) * own + 8 * turns + 4 * sum(set_) - 2 * nulls,)
 
 
-def _structural_quotes(text: NDArray[np.uint8]) -> int | None:
-    """Quotes that begin or end a text, None where a backslash is escaped: then it is not that easy to tell."""
+def _are_objects(chunk: bytes, starts: Offsets, ends: Offsets) -> bool:
+    """True where every line begins with `{` and ends with `}`.
+
+    Then no value can go on over a line break: after an inner `}` JSON wants a comma or a bracket, never a `{`. As many
+    rows as lines means one row in each.
+    """
+    text = np.frombuffer(chunk, np.uint8)
+    if (starts == ends).any() or (text[starts] != _OPEN).any():
+        return False
+    return not (text[ends - 1 - (text[ends - 1] == _RETURN)] != _CLOSE).any()
+
+
+def _structural_quotes(lines: bytes) -> int:
+    """Quotes that begin or end a text: those that do not follow an odd number of backslashes."""
+    text = np.frombuffer(lines, np.uint8)
+    quotes = int(np.count_nonzero(text == _QUOTE))
     backslashes = np.flatnonzero(text[:-1] == _BACKSLASH)
-    if (np.diff(backslashes) == 1).any():
-        return None
-    return int(np.count_nonzero(text == _QUOTE) - np.count_nonzero(text[backslashes + 1] == _QUOTE))
+    if not len(backslashes):
+        return quotes
+    lasts = np.flatnonzero(np.append(np.diff(backslashes) != 1, True))
+    runs = np.diff(lasts, prepend=-1)
+    escaped = (text[backslashes[lasts] + 1] == _QUOTE) & (runs % 2 == 1)
+    return quotes - int(np.count_nonzero(escaped))
 
 
 # Fingerprints
 
 
 @lru_cache(maxsize=10_000)
-def _seed(roles: tuple[str, ...]) -> int | None:
+def _seed(names: tuple[str, ...]) -> int | None:
     """The fingerprint's seed for turns of these roles; None where `rules` has something to say of them."""
-    canonical = [SHAREGPT_ROLES.get(role) or ROLES[role] for role in roles]
-    if any(rules.order(canonical, [_NOWHERE] * len(roles), "")):
-        return None
-    return seed_of(canonical)
+    roles = [SHAREGPT_ROLES.get(name) or ROLES[name] for name in names]
+    return None if any(rules.order(roles, [_NOWHERE] * len(roles), "")) else seed_of(roles)
 
 
 _NOWHERE = Place("", "")
 
 
-def _conversation(system: object, roles: tuple[str, ...], contents: list[str]) -> Print:
+def _conversation(system: object, names: tuple[str, ...], texts: list[str]) -> Print:
     """`system` is the text of a column of its own; an empty one is none."""
     if isinstance(system, str) and system:
         if system.isspace():
             return UNKNOWN
-        roles, contents = ("system", *roles), [system, *contents]
-    seed = _seed(roles)
-    return UNKNOWN if seed is None else conversation_fingerprint(seed, contents)
+        names, texts = ("system", *names), [system, *texts]
+    seed = _seed(names)
+    return UNKNOWN if seed is None else conversation_fingerprint(seed, texts)
 
 
 def _of_messages(row: Any) -> Print:
@@ -194,8 +203,7 @@ def _of_messages(row: Any) -> Print:
 
 
 def _of_sharegpt(row: Any) -> Print:
-    turns = row.turns
-    return _conversation(row.system, tuple([turn.role for turn in turns]), [turn.content for turn in turns])
+    return _conversation(row.system, tuple([turn.role for turn in row.turns]), [turn.content for turn in row.turns])
 
 
 def _of_pair(system: object, question: str, answer: str) -> Print:

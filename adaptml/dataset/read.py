@@ -4,59 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from adaptml.dataset.chunk import MAX_LINE_BYTES, Chunk, line_feeds
 from adaptml.dataset.decode import Row, decode_row
 from adaptml.dataset.source import Peeked, Readable, ahead, unpacked
 from adaptml.dataset.tables import csv_rows, parquet_rows
 from schemas.errors import Problem, Refused, problem
 
-MAX_LINE_BYTES = 10 * 1024 * 1024
-CHUNK_BYTES = 2 * 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
-_LINE_FEED = 10
 
 Note = Callable[[Problem], None]
 """Takes what was put up with while reading."""
-
-
-Offsets = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Whole lines of a JSON Lines file."""
-
-    first_line: int
-    data: bytes
-    starts: Offsets
-    """Where each line begins."""
-    ends: Offsets
-    """Where each line ends, before its line feed."""
-
-    @classmethod
-    def of(cls, first_line: int, data: bytes) -> Chunk:
-        """Finds the lines in `data`, of which there is at least one byte."""
-        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == _LINE_FEED)
-        if not data.endswith(b"\n"):
-            ends = np.append(ends, len(data))
-        return cls(first_line, data, np.r_[0, ends[:-1] + 1], ends)
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def line(self, i: int) -> bytes:
-        """Line i, from 0, without its line feed."""
-        return self.data[int(self.starts[i]) : int(self.ends[i])]
-
-    def rows(self, file: str, which: Iterable[int]) -> Iterator[Row]:
-        """The rows of some lines. A blank line gives none."""
-        for i in which:
-            if row := row_of_line(self.line(i), file, self.first_line + i):
-                yield row
 
 
 def open_rows(stream: Readable, file: str, note: Note) -> Iterator[Chunk | Row]:
@@ -95,11 +54,18 @@ def _text(peeked: Peeked, file: str, note: Note) -> Peeked:
     return peeked
 
 
+def rows_of(chunk: Chunk, file: str, which: Iterable[int]) -> Iterator[Row]:
+    """The rows of some lines of a chunk, numbered from 0. A blank line gives none."""
+    for i in which:
+        if row := row_of_line(chunk.line(i), file, chunk.first_line + i):
+            yield row
+
+
 def row_of_line(line: bytes, file: str, number: int) -> Row | None:
     """The row that a line holds; None for a blank line."""
     if len(line) > MAX_LINE_BYTES:
         return Row(number, problem=_too_long(file, number))
-    line = line.strip(b" \t\r")
+    line = line.rstrip(b" \t\r")
     return decode_row(line, file, number) if line else None
 
 
@@ -114,9 +80,9 @@ def chunks(stream: Readable, file: str, size: int = CHUNK_BYTES) -> Iterator[Chu
             block, number, skipping = block[end + 1 :], number + 1, False
         cut = block.rfind(b"\n") + 1
         if cut:
-            chunk = Chunk.of(number, b"".join((rest, memoryview(block)[:cut])))
-            yield chunk
-            number += len(chunk)
+            lines = b"".join((rest, memoryview(block)[:cut]))
+            yield Chunk(number, lines)
+            number += line_feeds(lines)
             rest = block[cut:]
         else:
             rest += block
@@ -124,7 +90,7 @@ def chunks(stream: Readable, file: str, size: int = CHUNK_BYTES) -> Iterator[Chu
             yield Row(number, problem=_too_long(file, number))
             rest, skipping = b"", True
     if rest:
-        yield Chunk.of(number, rest)
+        yield Chunk(number, rest)
 
 
 def _too_long(file: str, line: int) -> Problem:
@@ -133,10 +99,11 @@ def _too_long(file: str, line: int) -> Problem:
 
 # JSON arrays
 
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\],]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\],]', re.DOTALL)
+"""Possessive, so that nothing is kept for going back: of a text of 10 MiB that would be hundreds."""
 
 
-def _json(stream: Peeked, file: str, note: Note) -> Iterator[Row]:
+def _json(stream: Peeked, file: str, note: Note) -> Iterator[Chunk | Row]:
     """The rows of an array. A file that holds one object a line in spite of its name is read like that."""
     head = stream.head.removeprefix(_BOM).lstrip()
     if head.startswith(b"[") or not head:
@@ -146,8 +113,7 @@ def _json(stream: Peeked, file: str, note: Note) -> Iterator[Row]:
     if not first_line.startswith(b"{") or decode_row(first_line, file, 1).problem is not None:
         raise Refused([problem("json_not_an_array", file=file, line=1, found=_kind(head))])
     note(problem("json_lines_in_json", file=file))
-    for item in ahead(chunks(stream, file)):
-        yield from item.rows(file, range(len(item))) if isinstance(item, Chunk) else [item]
+    yield from ahead(chunks(stream, file))
 
 
 def _kind(head: bytes) -> str:
@@ -160,15 +126,17 @@ def _array(stream: Readable, file: str) -> Iterator[Row]:
     for block in ahead(iter(lambda: stream.read(1024 * 1024), b"")):
         for line, raw in splitter.feed(block):
             yield _element(raw, file, line)
+        if splitter.is_closed and splitter.rest:
+            break
         if len(splitter.rest) > MAX_LINE_BYTES:
             raise Refused([_too_long(file, splitter.line)])
-    if splitter.is_closed and not splitter.rest.strip():
+    if splitter.is_closed and not splitter.rest:
         return
     if splitter.is_closed:
         detail = "there is more after the array"
-    elif splitter.rest.strip():
-        broken = decode_row(splitter.rest.strip(), file, splitter.line)
-        if broken.problem is not None:
+    elif splitter.is_open:
+        broken = decode_row(splitter.rest.rstrip(), file, splitter.line) if splitter.rest else None
+        if broken is not None and broken.problem is not None:
             yield broken
         detail = "the array is not closed"
     else:
@@ -181,7 +149,7 @@ class _ArraySplitter:
 
     def __init__(self) -> None:
         self.rest = b""
-        """What was fed and belongs to no element yet."""
+        """What was fed and belongs to no element yet, from its first byte that is not white space."""
         self.line = 1
         """Of the first byte of the rest."""
         self.is_closed = False
@@ -189,6 +157,11 @@ class _ArraySplitter:
         self._scanned = 0
         self._depth = 0
         self._elements = 0
+
+    @property
+    def is_open(self) -> bool:
+        """True within the array."""
+        return self._depth > 0
 
     def feed(self, block: bytes) -> Iterator[tuple[int, bytes]]:
         """(line, bytes) of each element that ends in this block."""
@@ -228,8 +201,10 @@ class _ArraySplitter:
         self._counted = end
 
     def _drop(self, end: int) -> None:
+        rest = self.rest[end:].lstrip()
+        end = len(self.rest) - len(rest)
         self._count(end)
-        self.rest = self.rest[end:]
+        self.rest = rest
         self._scanned -= end
         self._counted = 0
 

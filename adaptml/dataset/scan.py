@@ -1,7 +1,8 @@
 """Looking through texts for what should not be learned: control tokens, placeholders, secrets, personal data.
 
-RE2 (Cox 2010, "Regular Expression Matching in the Wild") runs all patterns at once in time linear in the text,
-whatever the text is: Python's own `re` would take fifty times as long and can be made to hang.
+Two engines, both of which run all patterns at once in time linear in the text, whatever the text is (Python's own `re`
+can be made to hang): RE2 (Cox 2010, "Regular Expression Matching in the Wild") says what is in a text; Hyperscan (Wang
+et al. 2019), four times as fast, only says in which lines something may be.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+import hyperscan
 import re2
 
 from adaptml.dataset.shapes import Finding
@@ -24,6 +26,8 @@ class _Pattern:
     code: str
     kind: str
     regex: bytes
+    sieve: bytes
+    """Matches within every match of `regex`, and ends as early as may be."""
     is_real: Callable[[str], bool] = lambda _: True
 
 
@@ -64,26 +68,49 @@ def _is_phone(text: str) -> bool:
 
 _SECRET, _PERSONAL = "likely_secret", "likely_personal_data"
 _PATTERNS = (
-    _Pattern("unfilled_placeholder", "placeholder", rb"\{\{ *[A-Za-z_][A-Za-z0-9_ .-]{0,60}\}\}"),
-    _Pattern(_SECRET, "private key", rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY"),
-    _Pattern(_SECRET, "AWS access key", rb"A(?:KIA|SIA)[0-9A-Z]{16}"),
-    _Pattern(_SECRET, "GitHub token", rb"gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60}"),
-    _Pattern(_SECRET, "Google API key", rb"AIza[0-9A-Za-z_-]{35}"),
-    _Pattern(_SECRET, "Slack token", rb"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
-    _Pattern(_SECRET, "Stripe key", rb"[rs]k_live_[0-9a-zA-Z]{16,}"),
-    _Pattern(_SECRET, "API key", rb"sk-(?:ant-|proj-)?[A-Za-z0-9_-]{32,}"),
-    _Pattern(_SECRET, "Hugging Face token", rb"hf_[A-Za-z0-9]{30,}"),
-    _Pattern(_SECRET, "JSON web token", rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
+    _Pattern("unfilled_placeholder", "placeholder", rb"\{\{ *[A-Za-z_][A-Za-z0-9_ .-]{0,60}\}\}", rb"\{\{ *[A-Za-z_]"),
+    _Pattern(_SECRET, "private key", rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY", rb"-----BEGIN "),
+    _Pattern(_SECRET, "AWS access key", rb"A(?:KIA|SIA)[0-9A-Z]{16}", rb"A(?:KIA|SIA)[0-9A-Z]{16}"),
+    _Pattern(
+        _SECRET,
+        "GitHub token",
+        rb"gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60}",
+        rb"gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60}",
+    ),
+    _Pattern(_SECRET, "Google API key", rb"AIza[0-9A-Za-z_-]{35}", rb"AIza[0-9A-Za-z_-]{35}"),
+    _Pattern(_SECRET, "Slack token", rb"xox[abeoprs]-[A-Za-z0-9-]{10,}", rb"xox[abeoprs]-[A-Za-z0-9-]{10}"),
+    _Pattern(_SECRET, "Stripe key", rb"[rs]k_live_[0-9a-zA-Z]{16,}", rb"[rs]k_live_[0-9a-zA-Z]{16}"),
+    _Pattern(_SECRET, "API key", rb"sk-(?:ant-|proj-)?[A-Za-z0-9_-]{32,}", rb"sk-(?:ant-|proj-)?[A-Za-z0-9_-]{32}"),
+    _Pattern(_SECRET, "Hugging Face token", rb"hf_[A-Za-z0-9]{30,}", rb"hf_[A-Za-z0-9]{30}"),
+    _Pattern(
+        _SECRET,
+        "JSON web token",
+        rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
+        rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ",
+    ),
     _Pattern(
         _PERSONAL,
         "e-mail address",
         rb"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}",
+        rb"[A-Za-z0-9._%+-]@[A-Za-z0-9-]",
         _is_reachable,
     ),
-    _Pattern(_PERSONAL, "card number", rb"[0-9](?:[ -]?[0-9]){12,18}", _is_card_number),
-    _Pattern(_PERSONAL, "IBAN", rb"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?", _is_iban),
-    _Pattern(_PERSONAL, "US social security number", rb"[0-9]{3}-[0-9]{2}-[0-9]{4}", _is_ssn),
-    _Pattern(_PERSONAL, "phone number", rb"\+[0-9][0-9 ().-]{6,18}[0-9]", _is_phone),
+    _Pattern(_PERSONAL, "card number", rb"[0-9](?:[ -]?[0-9]){12,18}", rb"[0-9](?:[ -]?[0-9]){12}", _is_card_number),
+    _Pattern(
+        _PERSONAL,
+        "IBAN",
+        rb"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?",
+        rb"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2}",
+        _is_iban,
+    ),
+    _Pattern(
+        _PERSONAL,
+        "US social security number",
+        rb"[0-9]{3}-[0-9]{2}-[0-9]{4}",
+        rb"[0-9]{3}-[0-9]{2}-[0-9]{4}",
+        _is_ssn,
+    ),
+    _Pattern(_PERSONAL, "phone number", rb"\+[0-9][0-9 ().-]{6,18}[0-9]", rb"\+[0-9][0-9 ().-]{6}", _is_phone),
 )
 
 _BLANK = (
@@ -103,23 +130,20 @@ def scanner(control_tokens: tuple[str, ...]) -> Scanner:
 
 
 class Scanner:
-    """All patterns, compiled."""
+    """All patterns, compiled. Threads may share it."""
 
     def __init__(self, control_tokens: tuple[str, ...]) -> None:
-        known = [pattern.regex for pattern in _PATTERNS]
         control = [b"|".join(re.escape(token).encode() for token in control_tokens)] if control_tokens else []
-        self._exact = _compile(b"|".join(b"(%s)" % regex for regex in (*known, *control)))
-        raw = [b"(?:%s)" % regex for regex in (*known, _ESCAPED_ASCII, *map(_in_json, control_tokens))]
-        self._suspicious = _compile(b"|".join(raw))
-        self._suspicious_or_blank = _compile(b"|".join([*raw, _BLANK]))
+        self._exact = _compile(b"|".join(b"(%s)" % regex for regex in (*[p.regex for p in _PATTERNS], *control)))
+        sieves = [*[p.sieve for p in _PATTERNS], _ESCAPED_ASCII, *map(_in_json, control_tokens)]
+        self._sieve, self._sieve_with_blanks = Sieve(sieves), Sieve([*sieves, _BLANK])
 
     def suspicious(self, json_lines: bytes, *, blanks: bool) -> list[int]:
         """Offsets in JSON text where something may have to be said; nothing has to be said of what lies elsewhere.
 
         With `blanks`, texts without a visible sign are among it.
         """
-        pattern = self._suspicious_or_blank if blanks else self._suspicious
-        return [match.start() for match in pattern.finditer(json_lines)]
+        return (self._sieve_with_blanks if blanks else self._sieve).offsets(json_lines)
 
     def findings(self, text: str, pointer: str) -> Iterator[Finding]:
         """What is in a text: each kind once, without the text itself."""
@@ -135,6 +159,25 @@ class Scanner:
             elif _PATTERNS[number].is_real(found):
                 seen.add(number)
                 yield Finding(_PATTERNS[number].code, pointer, {"kind": _PATTERNS[number].kind})
+
+
+class Sieve:
+    """Finds out quickly where one of many patterns may match."""
+
+    def __init__(self, patterns: list[bytes]) -> None:
+        self._database = hyperscan.Database()
+        self._database.compile(expressions=patterns, ids=range(len(patterns)), flags=[0] * len(patterns))
+
+    def offsets(self, content: bytes) -> list[int]:
+        """The last byte of each match."""
+        ends: list[int] = []
+
+        def note(_pattern: int, _start: int, end: int, _flags: int, _context: object) -> None:
+            ends.append(end - 1)
+
+        # What a scan works in cannot be shared by two.
+        self._database.scan(content, match_event_handler=note, scratch=hyperscan.Scratch(self._database))
+        return ends
 
 
 def _in_json(token: str) -> bytes:

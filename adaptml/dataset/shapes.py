@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from schemas.errors import printable
-from schemas.yaml_strict import escape
+from schemas.text import escape, printable
 
 Message = dict[str, Any]
 """role and content (text, or None beside tool_calls); tool_calls, tool_call_id, name and weight where there are any."""
@@ -27,11 +26,6 @@ class Example:
     text: str | None = None
     tools: list[dict[str, Any]] | None = None
     """Functions that the conversation may call, as JSON Schema."""
-
-    @property
-    def characters(self) -> int:
-        """Length of all texts together."""
-        return len(self.text) if self.text is not None else sum(len(content_of(m)) for m in self.messages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,13 +72,16 @@ class Unpacked(_Filter):
         """At most `size` bytes, at least one before the end."""
         wanted = size if size >= 0 else 1 << 30
         while wanted:
-            if self._inflate.eof:
-                self._next_member()
             packed = self._pending or self._stream.read(256 * 1024)
             if not self._pending:
                 self._read += len(packed)
             if not packed:
                 return self._end()
+            if self._inflate.eof:
+                packed = self._pending = packed.lstrip(b"\0")  # zeros behind a member are padding, as gzip reads it
+                if not packed:
+                    continue
+                self._inflate = zlib.decompressobj(wbits=31)
             try:
                 chunk = self._inflate.decompress(packed, wanted)
             except zlib.error as error:
@@ -93,12 +96,6 @@ class Unpacked(_Filter):
             if chunk:
                 return chunk
         return b""
-
-    def _next_member(self) -> None:
-        if self._pending.strip(b"\0"):
-            self._inflate = zlib.decompressobj(wbits=31)
-        else:
-            self._pending = b""  # zeros after the last member are padding (RFC 1952, as gzip reads it)
 
     def _end(self) -> bytes:
         if not self._inflate.eof and self._read:

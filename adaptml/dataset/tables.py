@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import IO, Any, cast
 
-from adaptml.dataset.decode import Row, decode_row
+from adaptml.dataset.decode import Row, bad_byte, decode_row
 from adaptml.dataset.source import GZIP_MAGIC, Peeked, Readable, unpacked
 from schemas.errors import Problem, Refused, problem
+from schemas.text import escape, printable
 
 MAX_RECORD = 10 * 1024 * 1024
-"""Characters of a cell, and of a line."""
+"""Characters of a row, which may have several lines."""
 PARQUET_IN_MEMORY = 8 * 1024 * 1024
 PARQUET_COPY = 512 * 1024 * 1024
 """Most bytes of a copy: Parquet is read from its end, so what only streams (.gz, pinned by sha256) is kept whole."""
@@ -35,8 +36,9 @@ def csv_rows(stream: Peeked, file: str, kind: str, note: Callable[[Problem], Non
     lines = _Lines(io.TextIOWrapper(io.BufferedReader(stream), "utf-8", "surrogateescape", newline=""), file)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
+    blank = 0
     while True:
-        begins = lines.number + 1
+        begins = lines.begin_row()
         try:
             cells = next(reader)
         except StopIteration:
@@ -48,8 +50,12 @@ def csv_rows(stream: Peeked, file: str, kind: str, note: Callable[[Problem], Non
             header = _header(cells, file)
         elif cells:
             yield replace(_table_row(header, cells, file, begins), size=sum(map(len, cells)))
+        else:
+            blank += 1
     if header is None:
         raise Refused([problem("bad_table_header", file=file, line=1, detail="the file is empty")])
+    if blank:
+        note(problem("blank_lines", file=file, count=blank))
 
 
 def _delimiter(head: bytes) -> str:
@@ -59,12 +65,19 @@ def _delimiter(head: bytes) -> str:
 
 
 class _Lines:
-    """Lines for the csv module: counted, and never longer than a record may be."""
+    """Lines for the csv module: counted, and for one row no more of them than it may have."""
 
     def __init__(self, text: io.TextIOWrapper, file: str) -> None:
         self._text = text
         self._file = file
-        self.number = 0
+        self._number = 0
+        self._begins = 1
+        self._size = 0
+
+    def begin_row(self) -> int:
+        """The line on which the next row begins."""
+        self._begins, self._size = self._number + 1, 0
+        return self._begins
 
     def __iter__(self) -> _Lines:
         return self
@@ -73,31 +86,34 @@ class _Lines:
         line = self._text.readline(MAX_RECORD + 1)
         if not line:
             raise StopIteration
-        self.number += 1
+        self._number += 1
+        self._size += len(line)
         if len(line) > MAX_RECORD:
-            raise Refused([problem("line_too_long", file=self._file, line=self.number, limit=MAX_RECORD)])
+            raise Refused([problem("line_too_long", file=self._file, line=self._number, limit=MAX_RECORD)])
+        if self._size > MAX_RECORD:
+            detail = f"the row has more than {MAX_RECORD} characters; is a quote missing?"
+            raise Refused([problem("bad_table_row", file=self._file, line=self._begins, detail=detail)])
         return line
 
 
 def _csv_reason(message: str) -> str:
-    if "field larger" in message:
-        return f"a cell has more than {MAX_RECORD} characters; is a quote missing?"
-    if "unexpected end" in message:
-        return "a quoted cell is never closed"
-    return message
+    return "a quoted cell is never closed" if "unexpected end" in message else message
 
 
 def _header(cells: list[str], file: str) -> list[str]:
     names = [cell.strip() for cell in cells]
-    twice = sorted({name for name in names if names.count(name) > 1 and name})
+    first = {name: i for i, name in reversed(list(enumerate(names, start=1)))}
     if not any(names):
         detail = "the first line names no columns"
     elif "" in names:
         detail = f"column {names.index('') + 1} has no name"
-    elif twice:
-        detail = f"the column {twice[0]} is named twice"
-    elif any(_is_not_utf8(name) for name in names):
-        raise Refused([problem("not_utf8", file=file, line=1, offset=1)])
+    elif len(first) < len(names):
+        second = next(i for i, name in enumerate(names, start=1) if first[name] != i)
+        detail = (
+            f"columns {first[names[second - 1]]} and {second} have the same name"  # which may be a text, not a name
+        )
+    elif any(map(_is_not_utf8, names)):
+        raise Refused([problem("not_utf8", file=file, line=1, offset=bad_byte(_bytes_of(",".join(cells))))])
     else:
         return names
     raise Refused([problem("bad_table_header", file=file, line=1, detail=detail)])
@@ -107,16 +123,26 @@ def _table_row(header: list[str], cells: list[str], file: str, line: int) -> Row
     if len(cells) != len(header):
         detail = f"the row has {len(cells)} cells, the header {len(header)}"
         return Row(line, problem=problem("bad_table_row", file=file, line=line, detail=detail))
-    bad = next((cell for cell in cells if _is_not_utf8(cell)), None)
-    if bad is not None:
-        offset = next(i for i, sign in enumerate(bad, start=1) if _is_not_utf8(sign))
-        return Row(line, problem=problem("not_utf8", file=file, line=line, offset=offset))
-    return _parsed(dict(zip(header, cells, strict=True)), file, line)
+    row = dict(zip(header, cells, strict=True))
+    for name, cell in row.items():
+        if _is_not_utf8(cell):
+            offset = bad_byte(_bytes_of(cell))
+            return Row(line, problem=problem("not_utf8", file=file, line=line, field=f"/{escape(name)}", offset=offset))
+    return _parsed(row, file, line)
 
 
 def _is_not_utf8(text: str) -> bool:
     """True where bytes were escaped because they are not UTF-8 (PEP 383)."""
-    return not text.isascii() and any("\udc80" <= sign <= "\udcff" for sign in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _bytes_of(text: str) -> bytes:
+    """As they stand in the file."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _parsed(row: dict[str, Any], file: str, line: int) -> Row:
@@ -131,9 +157,10 @@ def _parsed(row: dict[str, Any], file: str, line: int) -> Row:
         elif text.startswith("["):
             inner = decode_row(text.encode(), file, line)
             if inner.problem is not None:
-                return Row(line, problem=inner.problem.model_copy(update={"field": f"/{name}"}))
+                pointer = printable(f"/{escape(name)}", 200)
+                return Row(line, problem=inner.problem.model_copy(update={"field": pointer}))
             row[name] = inner.value
-            duplicates += tuple((f"/{name}{at}", key) for at, key in inner.duplicates)
+            duplicates += tuple((f"/{escape(name)}{at}", key) for at, key in inner.duplicates)
     return Row(line, row, duplicates=duplicates)
 
 
@@ -145,6 +172,9 @@ def parquet_rows(stream: Readable, file: str) -> Iterator[Row]:
     try:
         with _seekable(stream, file) as seekable:
             table = parquet.ParquetFile(seekable, buffer_size=1024 * 1024, pre_buffer=False)
+            names = table.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise Refused([problem("bad_parquet", file=file, detail="two columns have the same name")])
             for i in range(table.metadata.num_row_groups):
                 size = table.metadata.row_group(i).total_byte_size
                 if size > ROW_GROUP_BYTES:
@@ -152,12 +182,21 @@ def parquet_rows(stream: Readable, file: str) -> Iterator[Row]:
                     raise Refused([problem("bad_parquet", file=file, detail=detail)])
             number = 0
             for batch in table.iter_batches(batch_size=_BATCH_ROWS):
-                for value in batch.to_pylist():
+                for value in _without_times(batch).to_pylist():
                     number += 1
                     yield replace(_parsed(value, file, number), size=batch.nbytes // len(batch))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, ArithmeticError) as error:  # also of values that Python cannot hold
         detail = str(error).partition("\n")[0]
         raise Refused([problem("bad_parquet", file=file, detail=detail)]) from error
+
+
+def _without_times(batch: Any) -> Any:
+    """The batch with its times as numbers: Python cannot hold all of them, and they are no texts to train on."""
+    import pyarrow as pa
+
+    numbers = {32: pa.int32(), 64: pa.int64()}
+    columns = [c.view(numbers[c.type.bit_width]) if pa.types.is_temporal(c.type) else c for c in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _seekable(stream: Readable, file: str) -> IO[bytes]:

@@ -127,9 +127,9 @@ class ChatTokenizer:
         encodings = iter(self._tokenizer.encode_batch(texts, add_special_tokens=False))
         return [found if isinstance(found, Finding) else self._encoded(found, next(encodings)) for found in prepared]
 
-    def count(self, examples: Sequence[Example]) -> list[int | Finding]:
+    def count(self, examples: Sequence[Example], train_on: TrainOn = "completions") -> list[int | Finding]:
         """How many tokens each example has, or why it has none: faster than encoding them."""
-        prepared = [self._prepared(example, "all") for example in examples]
+        prepared = [self._prepared(example, train_on) for example in examples]
         texts = [found.text for found in prepared if isinstance(found, _Prepared)]
         encodings = iter(self._tokenizer.encode_batch_fast(texts, add_special_tokens=False))
         return [found if isinstance(found, Finding) else self._length(found, next(encodings)) for found in prepared]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from adaptml.dataset.examine import Terms, example_of_line
+from adaptml.dataset.examine import example_of_line
+from adaptml.dataset.fingerprints import fingerprint
 from adaptml.dataset.report import Report
 from adaptml.dataset.sample import Sample, Sampled
 from adaptml.dataset.shapes import Example, Finding
+from adaptml.dataset.terms import Terms
 from adaptml.planning.estimate import COUNTED, Basis, sampled
 from adaptml.tokens.chat import ChatTokenizer
 from schemas.errors import problem
@@ -22,6 +24,9 @@ BATCH_CHARACTERS = 500_000
 LONGEST_SHOWN = 10
 PERCENTILES = (50, 90, 95, 99)
 _FIRST_BOUND = 64
+
+Place = tuple[str, int]
+"""(file, line)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +46,34 @@ def measure(report: Report, terms: Terms, training: Training, tokenizer: ChatTok
 
     None where there is no training example.
     """
-    lengths = {}
-    for role, sample in report.samples.items():
-        measuring = _Measuring(report, role, terms, training, tokenizer)
-        lengths[role] = dict(measuring.lengths(_chosen(sample)))
-    train, sample = lengths["train"], report.samples["train"]
-    every = [item for item in sample.every if item.place in train]
+    good = report.examples["train"]
+    by_role = {role: _Measuring(report, role, terms, training, tokenizer) for role in report.samples}
+    set_aside = _overlapping(by_role)
+    for role, measuring in by_role.items():
+        measuring.count([item for item in _chosen(report.samples[role]) if item.place not in set_aside])
+    measured, sample = by_role["train"], report.samples["train"]
+    # Of very long rows there may be too few for one of them to be an n-th.
+    every = [item for item in sample.every or _chosen(sample) if item.place in measured.lengths]
     if not every:
         return None
-    counted = np.array([train[item.place] for item in every], np.int64)
+    counted = np.array([measured.lengths[item.place] for item in every], np.int64)
     is_whole = sample.stride == 1
-    of = len(counted) if is_whole else max(report.examples["train"], len(counted))
-    over = counted > training.max_seq_length
-    overlong = round(int(over.sum()) * of / len(counted))
-    _say_what_happens(report, training, overlong, is_whole=is_whole)
-    left = counted[~over] if training.overlong == "drop" else np.minimum(counted, training.max_seq_length)
-    if not len(left):
+    of = len(counted) if is_whole else max(good, len(counted))
+    is_over = counted > training.max_seq_length
+    is_left = np.array([item.place not in measured.rejected for item in every])
+    if training.overlong == "drop":
+        is_left &= ~is_over
+    changed = is_over if training.overlong == "drop" else is_over & is_left
+    _say_what_happens(report, training, round(int(changed.sum()) * of / len(counted)), is_whole=is_whole)
+    if training.overlong == "drop" and not is_left.any():
         report.add(problem("nothing_left_to_train_on", limit=training.max_seq_length))
     # Tokens go with characters more closely than with examples.
     factor = 1.0 if is_whole else report.characters / max(1, sum(item.characters for item in every))
+    left = np.minimum(counted[is_left], training.max_seq_length)
     return Measured(
-        figures=_figures(counted, of, train, int(over.sum())),
+        figures=_figures(counted, of, measured.lengths, int(is_over.sum())),
         tokens=round(int(left.sum()) * factor),
-        examples=of - overlong if training.overlong == "drop" else of,
+        examples=of - round(int((~is_left).sum()) * of / len(counted)),
         basis=COUNTED if is_whole else sampled(len(counted), of),
     )
 
@@ -73,6 +83,19 @@ def _chosen(sample: Sample) -> list[Sampled]:
     return list({item.place: item for item in (*sample.every, *sample.first, *sample.longest)}.values())
 
 
+def _overlapping(by_role: Mapping[str, _Measuring]) -> set[Place]:
+    """Validation examples that were set aside before, for being among the training examples."""
+    report = by_role["train"].report
+    if not report.counts["train_validation_overlap"]:
+        return set()
+    training, validation = (
+        [(item.place, fingerprint(measuring.example(item))[0]) for item in _chosen(report.samples[role])]
+        for role, measuring in by_role.items()
+    )
+    learned = {print_ for _, print_ in training}
+    return {place for place, print_ in validation if print_ in learned}
+
+
 @dataclass(frozen=True, slots=True)
 class _Measuring:
     report: Report
@@ -80,22 +103,28 @@ class _Measuring:
     terms: Terms
     training: Training
     tokenizer: ChatTokenizer
+    lengths: dict[Place, int] = field(default_factory=dict)
+    """Tokens of each example that the template renders."""
+    rejected: set[Place] = field(default_factory=set)
+    """Examples that cannot be trained on."""
 
-    def lengths(self, items: Sequence[Sampled]) -> Iterator[tuple[tuple[str, int], int]]:
-        """(place, tokens) of each example that can be trained on; what is wrong with the others goes to the report."""
+    def count(self, items: Sequence[Sampled]) -> None:
+        """Counts the tokens of the examples; what is wrong with them goes to the report."""
         for batch in _batches(items):
-            examples = [self._example(item) for item in batch]
-            for item, example, length in zip(batch, examples, self.tokenizer.count(examples), strict=True):
-                finding = length if isinstance(length, Finding) else self._wrong(example, length)
-                if finding is None and (ignored := self._ignored(example)) is not None:
+            examples = [self.example(item) for item in batch]
+            lengths = self.tokenizer.count(examples, self.training.train_on)
+            for item, example, length in zip(batch, examples, lengths, strict=True):
+                if isinstance(length, Finding):
+                    self._reject(item, length)
+                    continue
+                self.lengths[item.place] = length
+                if (finding := self._wrong(example, length)) is not None:
+                    self._reject(item, finding)
+                elif (ignored := self.tokenizer.ignored_tools(example)) is not None:
                     self._add(item, ignored)
-                if finding is not None:
-                    self._add(item, finding)
-                    self.report.examples[self.role] -= 1
-                elif not isinstance(length, Finding):
-                    yield item.place, length
 
-    def _example(self, item: Sampled) -> Example:
+    def example(self, item: Sampled) -> Example:
+        """Read anew where only its line was kept."""
         if isinstance(item.row, Example):
             return item.row
         return example_of_line(item.row, self.report.shape or "", self.terms)
@@ -115,8 +144,10 @@ class _Measuring:
             return None
         return Finding("nothing_left_after_truncation", None, {"limit": limit})
 
-    def _ignored(self, example: Example) -> Finding | None:
-        return self.tokenizer.ignored_tools(example)
+    def _reject(self, item: Sampled, finding: Finding) -> None:
+        self._add(item, finding)
+        self.rejected.add(item.place)
+        self.report.examples[self.role] -= 1
 
     def _add(self, item: Sampled, finding: Finding) -> None:
         found = problem(finding.code, file=item.file, line=item.line, field=finding.field, **finding.values)
@@ -145,7 +176,7 @@ def _say_what_happens(report: Report, training: Training, overlong: int, *, is_w
 
 
 def _figures(
-    counted: np.ndarray[tuple[int], np.dtype[np.int64]], of: int, lengths: dict[tuple[str, int], int], overlong: int
+    counted: np.ndarray[tuple[int], np.dtype[np.int64]], of: int, lengths: Mapping[Place, int], overlong: int
 ) -> TokenFigures:
     longest = sorted(lengths.items(), key=lambda entry: -entry[1])[:LONGEST_SHOWN]
     percentiles = {f"p{share}": int(np.percentile(counted, share)) for share in PERCENTILES}

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from adaptml.dataset.examine import Terms, example_of_line
+from adaptml.dataset.examine import example_of_line
 from adaptml.dataset.sample import Sampled
 from adaptml.dataset.shapes import Example, Finding
+from adaptml.dataset.terms import Terms
 from adaptml.tokens.chat import ChatTokenizer, Encoded
 from schemas.manifest import Training
 

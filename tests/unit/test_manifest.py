@@ -209,6 +209,33 @@ def test_an_inline_manifest_takes_its_files_from_the_request() -> None:
         parse_inline(f"base_model: {MODEL}\ndataset: {{train: [b]}}\n", file="r", folder="n", train=["a"])
 
 
+def test_a_text_with_half_a_character_is_refused() -> None:
+    with pytest.raises(Refused) as caught:
+        parse_inline("a: 1\nname: \ud800", file="request", folder="n", train=[])
+    assert [(p.code, p.line) for p in caught.value.problems] == [("manifest_not_text", 2)]
+
+
+def many(what: str, count: int) -> str:
+    return ", ".join(what.format(i=i) for i in range(count))
+
+
+@pytest.mark.timeout(10)  # about a second each; far more where every entry is compared with every other
+@pytest.mark.parametrize(
+    ("dataset", "rest", "defaults"),
+    [
+        ("train: [a]", f"export: [{many('a', 15_000)}]", ""),
+        (f"train: [a], columns: {{{many('k{i}: [1]', 5_000)}}}", "", ""),
+        (f"train: [{many('f{i}', 3_500)}], sha256: {{{many('z{i}: b', 2_500)}}}", "", ""),
+        (f"train: [a], sha256: {{{many('k{i}: b', 5_000)}}}", "", f"dataset: {{sha256: {{{many('q{i}: b', 5_000)}}}}}"),
+    ],
+    ids=["values", "keys and values", "pins and files", "pins of two files"],
+)
+def test_thousands_of_mistakes_are_told_without_delay(dataset: str, rest: str, defaults: str) -> None:
+    text = f"base_model: {MODEL}\ndataset: {{{dataset}}}\n{rest}\n"
+    with pytest.raises(Refused):
+        parse_manifest(text.encode(), file="manifest.yaml", folder="bot", defaults=defaults.encode())
+
+
 def test_messages_hold_no_control_characters() -> None:
     with pytest.raises(Refused) as caught:
         parse('{"base_model": "a\\nSEVERITY: forged\\u001b[31m", "dataset": {"train": ["a"]}}')

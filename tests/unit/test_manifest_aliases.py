@@ -197,6 +197,7 @@ def test_a_job_of_together_is_a_manifest() -> None:
     [
         ({"micro_batch_size": 2, "gradient_accumulation_steps": 4}, 8),
         ({"per_device_train_batch_size": 3}, 3),
+        ({"micro_batch_size": "0002"}, 2),
         ({"micro_batch_size": 2, "gradient_accumulation_steps": 4, "training": {"batch_size": 8}}, 8),
         ({"gradient_accumulation_steps": 1}, "auto"),
     ],
@@ -227,6 +228,7 @@ def test_four_bits_are_qlora(settings: dict[str, Any], method: str) -> None:
         ({"adapter": "lora", "load_in_4bit": True}, "conflicting_fields", "/load_in_4bit"),
         ({"gradient_accumulation_steps": 4}, "invalid_value", "/gradient_accumulation_steps"),
         ({"micro_batch_size": 0}, "invalid_value", "/micro_batch_size"),
+        ({"micro_batch_size": "0000000001" + "9" * 5000}, "invalid_value", "/micro_batch_size"),
         ({"learning_rate_multiplier": "much"}, "invalid_value", "/learning_rate_multiplier"),
         ({"quantization_bit": 8}, "invalid_value", "/quantization_bit"),
         ({"finetuning_type": "full"}, "invalid_value", "/finetuning_type"),

@@ -40,6 +40,7 @@ def refusal(text: str | bytes) -> tuple[str, int | None]:
         ("a: 1e999\n", "manifest_bad_number", 1),
         ("a: 1\nb: " + "9" * 5000, "manifest_bad_number", 2),
         ('{"a": 1,\n"b": "\\ud800"}', "manifest_syntax", 2),
+        ('a: "\\UFFFFFFFF"', "manifest_syntax", None),
         (b"\xff\xfe\x00", "manifest_not_text", 1),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "manifest_not_text", 1),
         (b"a: 1\nb: \xe9\n", "manifest_not_text", 2),
