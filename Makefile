@@ -48,6 +48,7 @@ check: $(READY)  ## check a drop before it is copied: make check DROP=folder
 
 bench: $(READY)  ## what is measured, each against its floor or a peer
 	$(PY) -m benchmarks.dispatch_latency
+	$(PY) -m benchmarks.dataset_check
 
 docs: $(READY)  ## the documents that are generated
 	$(PY) -m docs.generate

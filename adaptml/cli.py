@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from adaptml import folder as drop
@@ -65,6 +66,8 @@ def check(
     for path, is_right, kind in (
         (folder, folder.is_dir(), "folder"),
         (defaults, defaults is None or defaults.is_file(), "file"),
+        (models, models is None or models.is_dir(), "folder"),
+        (out, out is None or out.is_dir() or not out.exists(), "folder"),
     ):
         if not is_right:
             errors.print(f"{path} is not a {kind}", markup=False)
@@ -99,7 +102,7 @@ def _checked(folder: Path, defaults: Path | None, models: Path | None, console: 
 
 
 def _watched(source: DataSource, folder: Path, progress: Progress) -> DataSource:
-    return replace(source, open=partial(progress.open, folder / source.name, "rb", description=source.name))
+    return replace(source, open=partial(progress.open, folder / source.name, "rb", description=escape(source.name)))
 
 
 def _finish_refused(
@@ -110,6 +113,7 @@ def _finish_refused(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / layout.REPORT).write_text(to_json(document), "utf-8")
+        (out / layout.PREVIEW).unlink(missing_ok=True)
         _write_rejected(out, problems, document["counts"])
     if as_json:
         sys.stdout.write(to_json(document))
@@ -124,7 +128,7 @@ def _write(out: Path, report: str, verdict: Verdict) -> None:
     if verdict.is_accepted:
         (out / layout.REJECTED).unlink(missing_ok=True)
     else:
-        _write_rejected(out, verdict.errors, verdict.counts)
+        _write_rejected(out, verdict.errors, verdict.error_counts)
 
 
 def _write_rejected(out: Path, problems: Sequence[Problem], counts: dict[str, int]) -> None:

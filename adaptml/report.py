@@ -12,7 +12,8 @@ from schemas.errors import Problem, Severity
 from schemas.run import Estimate, Run, TokenFigures
 
 REPORT_VERSION = 1
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@$]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
+"""What makes text more than text, addresses included: GitHub makes links of bare ones."""
 
 
 def rejection_report(run: Run) -> str:
@@ -56,7 +57,7 @@ def validation_report(verdict: Verdict) -> dict[str, Any]:
         problems=[*verdict.errors, *report.of(Severity.WARNING), *report.of(Severity.NOTE)],
         counts=verdict.counts,
     ) | {
-        "set_aside": _problems(report.of(Severity.ERROR)) if verdict.is_accepted else [],
+        "set_aside": _problems(verdict.set_aside),
         "manifest": manifest.model_dump(mode="json", by_alias=True),
         "data": {
             "format": report.shape,

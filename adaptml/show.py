@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ SHOWN = 20
 """Problems of one kind; the report holds more."""
 BAR = 30
 PREVIEW_CHARACTERS = 1500
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal would obey instead of showing it."""
 
 
 def verdict(found: Verdict, *, previews: int) -> RenderableType:
@@ -32,7 +35,7 @@ def verdict(found: Verdict, *, previews: int) -> RenderableType:
     report = found.report
     kinds = [
         ("error", "red", found.errors),
-        ("row set aside", "yellow", report.of(Severity.ERROR) if found.is_accepted else []),
+        ("row set aside", "yellow", found.set_aside),
         ("warning", "yellow", report.of(Severity.WARNING)),
         ("note", "dim", report.of(Severity.NOTE)),
     ]
@@ -100,7 +103,7 @@ def _histogram(figures: TokenFigures, limit: int) -> Table:
 def _preview(entry: Mapping[str, Any]) -> Panel:
     text, left = Text(), PREVIEW_CHARACTERS
     for segment in entry["segments"]:
-        text.append(segment["text"][:left], style="bold green" if segment["trained"] else "dim")
+        text.append(_CONTROL.sub("�", segment["text"][:left]), style="bold green" if segment["trained"] else "dim")
         left = max(0, left - len(segment["text"]))
     if not left:
         text.append(" …", style="dim")
@@ -115,7 +118,7 @@ def _problems(kind: str, style: str, problems: Sequence[Problem]) -> Iterator[Te
         first, *rest = str(found).splitlines()
         yield Text.assemble((f"{kind}: ", f"bold {style}"), first, *(f"\n{line}" for line in rest))
     if len(problems) > SHOWN:
-        yield Text(f"… and more {kind}s; --json or --out lists up to a hundred", style="dim")
+        yield Text(f"{kind}: … and more; --json or --out lists up to a hundred", style="dim")
 
 
 def _outcome(name: str, *, is_accepted: bool, counts: Mapping[str, int]) -> Text:

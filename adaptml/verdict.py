@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from adaptml.planning.estimate import FROM_CHARACTERS, estimate, objections, tok
 from adaptml.tokens.chat import ChatTokenizer
 from adaptml.tokens.measure import Measured, measure
 from adaptml.tokens.preview import preview
-from schemas.errors import Problem, Severity, problem
+from schemas.errors import CODES, Problem, Severity, problem
 from schemas.manifest import Manifest
 from schemas.run import Estimate
 
@@ -34,21 +35,37 @@ class Verdict:
     @property
     def is_accepted(self) -> bool:
         """True where the run may be queued."""
-        return not self.objections and not is_refused(self.report, self.manifest.dataset)
+        return not self.objections and self._does_without
 
     @property
     def errors(self) -> list[Problem]:
         """Why it is refused, the first ones in full. Rows that are set aside are no reason."""
-        found = self.report.of(Severity.ERROR) if is_refused(self.report, self.manifest.dataset) else []
-        return [*found, *self.objections]
+        return [*([] if self._does_without else self.report.of(Severity.ERROR)), *self.objections]
+
+    @property
+    def set_aside(self) -> list[Problem]:
+        """What is wrong with the rows that the run does without, the first ones in full."""
+        return self.report.of(Severity.ERROR) if self._does_without else []
 
     @property
     def counts(self) -> dict[str, int]:
         """How many problems there are of each code."""
-        counts = dict(self.report.counts)
-        for found in self.objections:
-            counts[found.code] = counts.get(found.code, 0) + 1
-        return counts
+        return dict(self.report.counts + self._objected)
+
+    @property
+    def error_counts(self) -> dict[str, int]:
+        """How many `errors` there are of each code, also of those that were not kept."""
+        errors = {code: n for code, n in self.report.counts.items() if CODES[code].severity is Severity.ERROR}
+        return dict(self._objected if self._does_without else self._objected + Counter(errors))
+
+    @property
+    def _does_without(self) -> bool:
+        """True where no error of the data is a reason to refuse it."""
+        return not is_refused(self.report, self.manifest.dataset)
+
+    @property
+    def _objected(self) -> Counter[str]:
+        return Counter(found.code for found in self.objections)
 
 
 def check_drop(manifest: Manifest, sources: Sequence[DataSource], tokenizer: ChatTokenizer | None) -> Verdict:

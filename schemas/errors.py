@@ -412,6 +412,10 @@ CODES: dict[str, Code] = {
     "crlf_line_ends": _note("lines end in CR LF", "They are read like LF."),
     "blank_lines": _note("{count} blank lines", "They are skipped."),
     "unused_columns": _note("not used: {columns}", "Name columns under dataset.columns if they hold what to train on."),
+    "duplicates_sampled": _note(
+        "so many examples that copies were looked for among one in {share} of them",
+        "Copies stay or go together, so shares are right; a single copy may be missed.",
+    ),
     "delimiter_found": _note("cells are divided by {delimiter}", "It was recognised from the first line."),
     "json_lines_in_json": _note("the file holds one object a line", "It is read like .jsonl."),
     # Planning

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adaptml.dataset.fingerprints import Prints
 from adaptml.dataset.report import ROLES
@@ -28,6 +29,9 @@ LEAST_SPREAD = math.log(1.5)
 OUTLIER_EXAMPLES = 20
 SHOWN = 100
 
+_Numbers = NDArray[np.uint64]
+_Order = NDArray[np.intp]
+
 
 class Fingerprints:
     """The fingerprints of all files."""
@@ -38,11 +42,6 @@ class Fingerprints:
         self._count = 0
         self._mask = 0
         self.files: list[str] = []
-
-    @property
-    def is_sampled(self) -> bool:
-        """True where the dataset is so large that not all are kept."""
-        return self._mask > 0
 
     def add(self, file: str, role: str, prints: Prints) -> None:
         """Keeps the fingerprints of examples of one file; their `file` and `role` are filled in here."""
@@ -62,12 +61,19 @@ class Fingerprints:
         if not self._count:
             return
         prints = np.concatenate(self._parts)
-        training, validation = prints[prints["role"] == 0], prints[prints["role"] == 1]
-        if len(training):
-            yield self._overlap(training, validation)
-            yield self._duplicates(training)
-            yield self._dominant(training)
-            yield self._outliers(training)
+        self._parts = [prints]  # one copy in memory is enough
+        held_out = prints["role"] == ROLES.index("validation")
+        training = prints[~held_out] if held_out.any() else prints
+        if not len(training):
+            return
+        rows = np.ascontiguousarray(training["row"])
+        order = np.argsort(rows, kind="stable")
+        yield self._overlap(training, rows, order, prints[held_out])
+        yield self._duplicates(training, rows, order)
+        yield self._dominant(training)
+        yield self._outliers(training)
+        if self._mask:
+            yield [problem("duplicates_sampled", share=self._mask + 1)], 1
 
     def _problem(self, code: str, found: np.void, **values: Any) -> Problem:
         return problem(code, file=self.files[found["file"]], line=int(found["line"]), **values)
@@ -75,28 +81,28 @@ class Fingerprints:
     def _place(self, found: np.void) -> str:
         return f"{self.files[found['file']]} line {found['line']}"
 
-    def _overlap(self, training: Prints, validation: Prints) -> tuple[list[Problem], int]:
-        order = np.argsort(training["row"], kind="stable")
-        at = np.searchsorted(training["row"], validation["row"], sorter=order)
+    def _overlap(self, training: Prints, rows: _Numbers, order: _Order, held_out: Prints) -> tuple[list[Problem], int]:
+        wanted = np.ascontiguousarray(held_out["row"])
+        at = np.searchsorted(rows, wanted, sorter=order)
         same = order[np.minimum(at, len(order) - 1)]
-        found = np.flatnonzero(training["row"][same] == validation["row"])
+        found = np.flatnonzero(rows[same] == wanted)
         shown = [
-            self._problem("train_validation_overlap", validation[i], other=self._place(training[same[i]]))
+            self._problem("train_validation_overlap", held_out[i], other=self._place(training[same[i]]))
             for i in found[:SHOWN]
         ]
         return shown, len(found)
 
-    def _duplicates(self, training: Prints) -> tuple[list[Problem], int]:
+    def _duplicates(self, training: Prints, rows: _Numbers, order: _Order) -> tuple[list[Problem], int]:
         """Each copy after the first."""
-        order = np.argsort(training["row"], kind="stable")
-        rows = training["row"][order]
-        is_new = np.r_[True, rows[1:] != rows[:-1]]
-        first = np.maximum.accumulate(np.where(is_new, np.arange(len(rows)), 0))
-        copies = np.flatnonzero(~is_new)
+        ordered = rows[order]
+        is_copy = np.append(False, ordered[1:] == ordered[:-1])
+        copies = np.flatnonzero(is_copy)
         copies = copies[np.argsort(order[copies])]
+        firsts = np.flatnonzero(~is_copy)
+        first = firsts[np.searchsorted(firsts, copies[:SHOWN], side="right") - 1]
         shown = [
-            self._problem("duplicate_example", training[order[i]], other=self._place(training[order[first[i]]]))
-            for i in copies[:SHOWN]
+            self._problem("duplicate_example", training[order[i]], other=self._place(training[order[j]]))
+            for i, j in zip(copies[:SHOWN], first, strict=True)
         ]
         return shown, len(copies)
 

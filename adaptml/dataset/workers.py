@@ -1,4 +1,4 @@
-"""Certifying chunks on all cores. Python computes on one core a process, so the others get processes of their own."""
+"""Certifying chunks on several cores. Python computes on one core a process, so others get processes of their own."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from adaptml.dataset.worker import read_message, write_message
 
 WORTH_IT = 64 * 1024 * 1024
 """Bytes of data from which on the start of processes is won back."""
+PROCESSES = 2
+"""At most: each takes some 60 MB."""
 PIPE_BYTES = 1024 * 1024
 """As much as Linux allows without privileges: the fewer times two processes wait for each other, the better."""
 
@@ -43,7 +45,7 @@ class _Process:
 
     def __init__(self) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-m", "adaptml.dataset.worker"]
+        command = [sys.executable, "-S", "-m", "adaptml.dataset.worker"]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=PIPE_BYTES
         )
@@ -83,30 +85,27 @@ class _Here:
 
 
 class Workers:
-    """A context manager. Chunks are certified here until the processes have started, or where there are none."""
+    """A context manager. Chunks are certified here and by the processes that have started."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._threads = ThreadPoolExecutor(max(1, count), thread_name_prefix="certify")
+    def __init__(self, processes: int) -> None:
+        self._count = processes
+        self._threads = ThreadPoolExecutor(processes + 1, thread_name_prefix="certify")
         self._idle: queue.SimpleQueue[_Here | _Process] = queue.SimpleQueue()
         self._processes: list[_Process] = []
-        self._ready = 0
-        self.at_once = max(1, count) + 1
+        self.at_once = processes + 2
         """Chunks that are worth having under way."""
 
     @classmethod
     def for_bytes(cls, size: int) -> Workers:
         """As many as help with a dataset of that size."""
-        cores = len(os.sched_getaffinity(0))
-        return cls(cores if size >= WORTH_IT and cores > 1 else 0)
+        spare_cores = len(os.sched_getaffinity(0)) - 1
+        return cls(min(spare_cores, PROCESSES) if size >= WORTH_IT else 0)
 
     def start(self, setup: Setup) -> None:
         """To be called once it is known what rows must be like."""
         self._here = _Here(setup)
         self._idle.put(self._here)
-        for _ in range(self._count):
-            process = _Process()
-            self._processes.append(process)
+        for process in self._processes:
             threading.Thread(target=self._take_in, args=(process, setup), daemon=True).start()
 
     def begin(self, chunk: Chunk) -> Future[Certified]:
@@ -118,7 +117,6 @@ class Workers:
             process.await_ready(setup)
         except (EOFError, OSError):
             return
-        self._ready += 1
         self._idle.put(process)
 
     def _certify(self, chunk: Chunk) -> Certified:
@@ -126,13 +124,12 @@ class Workers:
         try:
             certified = engine.certify(chunk)
         except (EOFError, OSError):  # it died, for want of memory perhaps
-            engine = self._here
-            certified = engine.certify(chunk)
-        if engine is not self._here or self._ready < self._count:
-            self._idle.put(engine)
+            return self._here.certify(chunk)
+        self._idle.put(engine)
         return certified
 
     def __enter__(self) -> Workers:
+        self._processes = [_Process() for _ in range(self._count)]
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:

@@ -23,6 +23,7 @@ BATCH_CHARACTERS = 500_000
 """Examples are tokenised in batches of about that many characters, on all cores."""
 LONGEST_SHOWN = 10
 PERCENTILES = (50, 90, 95, 99)
+"""By nearest rank: the least length that so many per cent of the examples do not exceed."""
 _FIRST_BOUND = 64
 
 Place = tuple[str, int]
@@ -130,12 +131,10 @@ class _Measuring:
         return example_of_line(item.row, self.report.shape or "", self.terms)
 
     def _wrong(self, example: Example, length: int) -> Finding | None:
-        limit = self.training.max_seq_length
-        if length <= limit:
-            return None
-        if self.training.overlong == "reject":
+        limit, overlong = self.training.max_seq_length, self.training.overlong
+        if length > limit and overlong == "reject":
             return Finding("overlong_example", None, {"tokens": length, "limit": limit})
-        if self.training.overlong == "drop":
+        if 1 < length <= limit or (length > limit and overlong == "drop"):
             return None
         (encoded,) = self.tokenizer.encode_batch([example], self.training.train_on)
         if isinstance(encoded, Finding):
@@ -179,7 +178,8 @@ def _figures(
     counted: np.ndarray[tuple[int], np.dtype[np.int64]], of: int, lengths: Mapping[Place, int], overlong: int
 ) -> TokenFigures:
     longest = sorted(lengths.items(), key=lambda entry: -entry[1])[:LONGEST_SHOWN]
-    percentiles = {f"p{share}": int(np.percentile(counted, share)) for share in PERCENTILES}
+    ordered = np.sort(counted)
+    percentiles = {f"p{share}": int(ordered[-(-share * len(ordered) // 100) - 1]) for share in PERCENTILES}
     return TokenFigures(
         examples=len(counted),
         of=of,

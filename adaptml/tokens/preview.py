@@ -52,11 +52,11 @@ def _entry(item: Sampled, encoded: Encoded, limit: int) -> dict[str, Any]:
 
 def segments(encoded: Encoded) -> Iterator[tuple[str, bool]]:
     """(text, whether it is trained on) of each stretch of tokens; together they are the rendered example."""
-    starts = [0]
-    flags = encoded.trained[:1]
+    starts, flags = [0], encoded.trained[:1]
     for (start, _), trained in zip(encoded.offsets, encoded.trained, strict=True):
         if trained != flags[-1]:
             starts.append(start)
             flags.append(trained)
-    for begin, end, trained in zip(starts, [*starts[1:], len(encoded.rendered)], flags, strict=True):
+    # Where the template writes nothing there is no token, and no stretch.
+    for begin, end, trained in zip(starts, [*starts[1:], len(encoded.rendered)], flags, strict=False):
         yield encoded.rendered[begin:end], trained
