@@ -1,6 +1,6 @@
 """Checking a dataset whole, held against reading it alone: datasets' JSON loader, and a bare typed decode by msgspec.
 
-Each measurement is a process of its own, whose memory, with that of its workers, is looked at fifty times a second. Ours
+Each measurement is a process of its own; its memory, with that of its workers, is looked at fifty times a second. Ours
 and the peers take turns, and the best of each counts, since other work on the machine can only slow one down. Imports
 are not counted.
 """
