@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import hyperscan
 import re2
@@ -135,8 +135,15 @@ class Scanner:
     def __init__(self, control_tokens: tuple[str, ...]) -> None:
         control = [b"|".join(re.escape(token).encode() for token in control_tokens)] if control_tokens else []
         self._exact = _compile(b"|".join(b"(%s)" % regex for regex in (*[p.regex for p in _PATTERNS], *control)))
-        sieves = [*[p.sieve for p in _PATTERNS], _ESCAPED_ASCII, *map(_in_json, control_tokens)]
-        self._sieve, self._sieve_with_blanks = Sieve(sieves), Sieve([*sieves, _BLANK])
+        self._sieves = [*[p.sieve for p in _PATTERNS], _ESCAPED_ASCII, *map(_in_json, control_tokens)]
+
+    @cached_property
+    def _sieve(self) -> Sieve:
+        return Sieve(self._sieves)
+
+    @cached_property
+    def _sieve_with_blanks(self) -> Sieve:
+        return Sieve([*self._sieves, _BLANK])
 
     def suspicious(self, json_lines: bytes, *, blanks: bool) -> list[int]:
         """Offsets in JSON text where something may have to be said; nothing has to be said of what lies elsewhere.

@@ -43,7 +43,14 @@ class Certified:
 class _Process:
     """A worker process, seen from here. Raises EOFError or OSError where it died."""
 
+    AT_ONCE = 2
+    """Chunks that it has: while it certifies one, the next is on its way."""
+
     def __init__(self) -> None:
+        self._writing = threading.Lock()
+        self._written = 0
+        self._read_next = 0
+        self._reading = threading.Condition()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         command = [sys.executable, "-S", "-m", "adaptml.dataset.worker"]
         self._process = subprocess.Popen(
@@ -55,9 +62,27 @@ class _Process:
         self._read()
 
     def certify(self, chunk: Chunk) -> Certified:
-        self._write(chunk.data)
-        ends = np.frombuffer(self._read(), np.int64)
-        return Certified(ends, np.frombuffer(self._read(), PRINT).copy())
+        with self._writing:
+            turn = self._written
+            self._written += 1
+            broken = self._is_broken(chunk.data)
+        with self._reading:
+            self._reading.wait_for(lambda: self._read_next == turn)
+            try:
+                if broken:
+                    raise EOFError
+                ends = np.frombuffer(self._read(), np.int64)
+                return Certified(ends, np.frombuffer(self._read(), PRINT).copy())
+            finally:  # whoever waits for its turn gets it, whatever became of this one
+                self._read_next += 1
+                self._reading.notify_all()
+
+    def _is_broken(self, message: bytes) -> bool:
+        try:
+            self._write(message)
+        except OSError:
+            return True
+        return False
 
     def end(self) -> None:
         self._process.kill()
@@ -89,10 +114,11 @@ class Workers:
 
     def __init__(self, processes: int) -> None:
         self._count = processes
-        self._threads = ThreadPoolExecutor(processes + 1, thread_name_prefix="certify")
+        engines = _Process.AT_ONCE * processes + 1
+        self._threads = ThreadPoolExecutor(engines, thread_name_prefix="certify")
         self._idle: queue.SimpleQueue[_Here | _Process] = queue.SimpleQueue()
         self._processes: list[_Process] = []
-        self.at_once = processes + 2
+        self.at_once = engines + 1
         """Chunks that are worth having under way."""
 
     @classmethod
@@ -117,7 +143,8 @@ class Workers:
             process.await_ready(setup)
         except (EOFError, OSError):
             return
-        self._idle.put(process)
+        for _ in range(_Process.AT_ONCE):
+            self._idle.put(process)
 
     def _certify(self, chunk: Chunk) -> Certified:
         engine = self._idle.get()

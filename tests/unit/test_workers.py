@@ -45,7 +45,7 @@ def started() -> Iterator[Workers]:
 
 
 def test_a_process_says_what_is_said_here(started: Workers) -> None:
-    eventually(lambda: started._idle.qsize() == 2, what=lambda: "the process is not there")
+    eventually(lambda: started._idle.qsize() == 3, what=lambda: "the process is not there")
     answers = [started.begin(Chunk(1, ROWS)).result(timeout=60) for _ in range(10)]  # in turns
     assert all(same(answer, in_process()) for answer in answers)
 
