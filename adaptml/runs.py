@@ -14,7 +14,7 @@ from google.cloud.firestore_v1.base_query import FieldFilter
 
 from adaptml import protocol
 from adaptml.protocol import Change
-from schemas.run import Artifacts, Event, Metrics, Owner, Run, to_document
+from schemas.run import Artifacts, Event, Metrics, Owner, Pins, Run, to_document
 from schemas.run_states import ACTIVE_STATES, RunState
 
 Decide = Callable[[Run], Change | None]
@@ -138,6 +138,18 @@ class RunStore:
 
         committed: Run = _CONTENDED(attempt)()
         return committed
+
+    def last_pins(self, tenant: str, folder: str) -> Pins | None:
+        """What the last drop of a folder pinned."""
+        document = self._drop(tenant, folder).get().to_dict()
+        return Pins.model_validate(document) if document is not None else None
+
+    def note_pins(self, tenant: str, folder: str, pins: Pins) -> None:
+        """Notes what a drop of a folder pinned. Only the folder's next drop looks at it."""
+        self._drop(tenant, folder).set(pins.model_dump())
+
+    def _drop(self, tenant: str, folder: str) -> firestore.DocumentReference:
+        return self._client.collection("drops").document(f"{tenant}~{folder}")
 
     def unannounced(self, run: Run, after: int) -> list[Event]:
         """Audit events with a revision above `after`, oldest first."""

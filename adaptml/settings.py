@@ -22,6 +22,9 @@ class Settings(BaseModel):
     trainer_job: str = "adaptml-trainer"
     data_deadline_s: int = 3600
     """How long data may arrive after its manifest before the run is EXPIRED."""
+    settle_s: int = 30
+    """How long a drop whose data is that of the folder's last drop waits for a newer copy of it, besides the time that
+    copying it takes."""
     stuck_after_s: int = 120
     """After this long without progress the reconciler looks at what a function left unfinished."""
     hung_after_s: int = 900

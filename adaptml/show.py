@@ -13,7 +13,7 @@ from rich.text import Text
 
 from adaptml.planning.wording import describe
 from adaptml.verdict import Verdict
-from schemas.errors import Problem, Severity
+from schemas.errors import CODES, Problem, Severity
 from schemas.manifest import Manifest
 from schemas.run import TokenFigures
 
@@ -122,6 +122,14 @@ def _problems(kind: str, style: str, problems: Sequence[Problem]) -> Iterator[Te
 
 
 def _outcome(name: str, *, is_accepted: bool, counts: Mapping[str, int]) -> Text:
-    found = ", ".join(f"{count:,} × {code}" for code, count in sorted(counts.items())) or "nothing to say"
     word = ("ACCEPTED", "bold green") if is_accepted else ("REFUSED", "bold red")
-    return Text.assemble(word, f" {name}: {found}")
+    parts = [text for severity in Severity if (text := _counted(severity, counts))]
+    return Text.assemble(word, f" {name}: {'; '.join(parts) or 'nothing to say'}")
+
+
+def _counted(severity: Severity, counts: Mapping[str, int]) -> str:
+    """2 errors (1 × not_utf8, 1 × invalid_json)"""
+    of_it = {code: count for code, count in sorted(counts.items()) if CODES[code].severity is severity}
+    total = sum(of_it.values())
+    codes = ", ".join(f"{count:,} × {code}" for code, count in of_it.items())
+    return f"{total:,} {severity}{'s' * (total != 1)} ({codes})" if total else ""

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from google.api_core.exceptions import NotFound
@@ -33,11 +33,13 @@ from schemas.errors import Problem, Refused, Severity, problem
 from schemas.layout import DropPath, ObjectRole
 from schemas.manifest import Manifest, is_drop_name
 from schemas.manifest_reading import parse_inline, parse_manifest
-from schemas.run import DataFile, DatasetSummary, Run, Source
+from schemas.run import DataFile, DatasetSummary, Pins, Run, Source
 from schemas.run_states import RunState
 from schemas.yaml_strict import MAX_BYTES
 
 _STEPS_AT_MOST = 10
+COPIED_BYTES_PER_S = 5_000_000
+"""A slow upload."""
 
 
 def take_in(services: Services, dropped: DropPath, generation: int) -> None:
@@ -117,6 +119,7 @@ def _read_manifest(services: Services, run: Run) -> Change | None:
         manifest = _parse(services, run, defaults)
     except Refused as refused:
         _write_report(services, run, manifest_report(refused.problems))
+        lifecycle.put_beside_drop(services, run, layout.PREVIEW, "", "application/jsonl")  # of data not looked at
         return _rejected(refused.problems)
     change = _with_data(services, run.model_copy(update={"manifest": manifest}), manifest)
     source = run.source.model_copy(update={"defaults_generation": generation})
@@ -160,8 +163,36 @@ def _with_data(services: Services, run: Run, manifest: Manifest) -> Change | Non
     """Pins what is there. A file once pinned stays pinned, whatever is uploaded over it. None: still waiting."""
     now = utc_now()
     known = {(file.role, file.name): file for file in run.dataset.files}
+    present, missing = _look(services, run, manifest)
+    stale = _unchanged(services, run, present)
+    if now >= _settled_at(services, run, stale):
+        stale = []
+    known |= {(file.role, file.name): file for file in present if file not in stale}
+    summary = DatasetSummary(files=list(known.values()), missing=missing, format=manifest.dataset.format)
+    fields = {"manifest": manifest, "dataset": summary}
+    if not missing and not stale:
+        generations = {file.name: file.generation for file in known.values()}
+        services.runs.note_pins(run.tenant, run.folder or run.name, Pins(run_id=run.run_id, generations=generations))
+        return Change(RunState.VALIDATING, f"all {len(known)} data files are there", fields)
+    if run.state is RunState.RECEIVED:
+        wait = timedelta(seconds=services.settings.data_deadline_s)
+        reason = f"waiting for {len(missing)} of {len(missing) + len(stale) + len(known)} data files"
+        if not missing:
+            until = _settled_at(services, run, stale)
+            reason = f"the last drop had the same data; waiting for a newer copy until {until:%H:%M:%S} UTC"
+        return Change(RunState.AWAITING_DATA, reason, fields | {"data_deadline": run.created_at + wait})
+    if missing and run.data_deadline is not None and now >= run.data_deadline:
+        waited = f"{services.settings.data_deadline_s} s"
+        late = problem("data_missing", waited=waited, files=", ".join(missing[:10]))
+        return Change(RunState.EXPIRED, late.message, fields | {"error": to_error([late])})
+    return Change(fields=fields) if len(known) > len(run.dataset.files) else None
+
+
+def _look(services: Services, run: Run, manifest: Manifest) -> tuple[list[DataFile], list[str]]:
+    """(the files that are there and not pinned yet, the names of those that are not there)."""
+    known = {(file.role, file.name) for file in run.dataset.files}
     prefix = run.source.data_prefix(run.tenant)
-    missing = []
+    present, missing = [], []
     for role, names in (("train", manifest.dataset.train), ("validation", manifest.dataset.validation)):
         for name in names:
             if (role, name) in known:
@@ -170,7 +201,7 @@ def _with_data(services: Services, run: Run, manifest: Manifest) -> Change | Non
             if pinned is None:
                 missing.append(name)
                 continue
-            known[role, name] = DataFile(
+            file = DataFile(
                 name=name,
                 object=pinned.name,
                 generation=pinned.generation,
@@ -178,19 +209,23 @@ def _with_data(services: Services, run: Run, manifest: Manifest) -> Change | Non
                 crc32c=pinned.crc32c,
                 role=role,
             )
-    summary = DatasetSummary(files=list(known.values()), missing=missing, format=manifest.dataset.format)
-    fields = {"manifest": manifest, "dataset": summary}
-    if not missing:
-        return Change(RunState.VALIDATING, f"all {len(known)} data files are there", fields)
-    if run.state is RunState.RECEIVED:
-        wait = timedelta(seconds=services.settings.data_deadline_s)
-        reason = f"waiting for {len(missing)} of {len(missing) + len(known)} data files"
-        return Change(RunState.AWAITING_DATA, reason, fields | {"data_deadline": run.created_at + wait})
-    if run.data_deadline is not None and now >= run.data_deadline:
-        waited = f"{services.settings.data_deadline_s} s"
-        late = problem("data_missing", waited=waited, files=", ".join(missing[:10]))
-        return Change(RunState.EXPIRED, late.message, fields | {"error": to_error([late])})
-    return Change(fields=fields) if len(known) > len(run.dataset.files) else None
+            present.append(file)
+    return present, missing
+
+
+def _unchanged(services: Services, run: Run, present: list[DataFile]) -> list[DataFile]:
+    """Files as the folder's last drop had them. Whoever copies a folder again copies the manifest first, by its name:
+    what is there then may be what is about to be replaced."""
+    last = services.runs.last_pins(run.tenant, run.folder or run.name) if run.source.publisher == "drop" else None
+    if last is None or last.run_id == run.run_id:
+        return []
+    return [file for file in present if last.generations.get(file.name) == file.generation]
+
+
+def _settled_at(services: Services, run: Run, stale: list[DataFile]) -> datetime:
+    """When newer copies of files would be there."""
+    copying_s = sum(file.size for file in stale) / COPIED_BYTES_PER_S
+    return run.created_at + timedelta(seconds=services.settings.settle_s + copying_s)
 
 
 def _validate(services: Services, run: Run) -> Change:
@@ -215,7 +250,7 @@ def _validate(services: Services, run: Run) -> Change:
         }
     )
     if not verdict.is_accepted:
-        return _rejected(verdict.errors, verdict.counts, dataset=summary, estimate=verdict.plan)
+        return _rejected(verdict.errors, verdict.error_counts, dataset=summary, estimate=verdict.plan)
     reason = f"{report.examples['train']} examples accepted"
     if report.invalid_rows:
         reason += f", {report.invalid_rows} rows set aside"

@@ -53,6 +53,14 @@ class DataFile(Part):
     """train or validation."""
 
 
+class Pins(Part):
+    """`drops/{tenant}~{folder}`: which data the last drop of a folder had."""
+
+    run_id: str
+    generations: dict[str, int]
+    """Name of the file in the manifest → generation."""
+
+
 class LongRow(Part):
     """A row and its length."""
 

@@ -132,4 +132,4 @@ def train(attempt: Attempt) -> None:
     attempt.fetch_report(folder)
     artifacts.write(folder, model, tokenizer, attempt.run, row, metrics, samples, seconds=time.monotonic() - started)
     attempt.commit(folder, artifacts.checksums(folder), metrics)
-    log.info("held-out loss %.4f before, %.4f after", loss_before, loss_after)
+    log.info("held-out loss %s before, %s after", loss_before, loss_after)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import IO, Any, cast
 
 from adaptml.dataset.decode import Row, bad_byte, decode_row
-from adaptml.dataset.source import GZIP_MAGIC, Peeked, Readable, unpacked
+from adaptml.dataset.source import GZIP_MAGIC, GZIP_RATIO, UNPACKED_FREELY, Peeked, Readable, unpacked
 from schemas.errors import Problem, Refused, problem
 from schemas.text import escape, printable
 
@@ -22,6 +22,8 @@ PARQUET_COPY = 512 * 1024 * 1024
 ROW_GROUP_BYTES = 1024 * 1024 * 1024
 """Most uncompressed bytes of a row group, as the file's own footer has them."""
 _BATCH_ROWS = 256
+_VALUE_BYTES = 64
+"""What a value takes in memory besides its content."""
 _JSON_COLUMNS = frozenset({"messages", "conversations", "tools", "history", "tool_calls"})
 """Columns whose cells hold lists: a table can only have them as JSON text."""
 
@@ -174,20 +176,45 @@ def parquet_rows(stream: Readable, file: str) -> Iterator[Row]:
             table = parquet.ParquetFile(seekable, buffer_size=1024 * 1024, pre_buffer=False)
             names = table.schema_arrow.names
             if len(set(names)) < len(names):
-                raise Refused([problem("bad_parquet", file=file, detail="two columns have the same name")])
-            for i in range(table.metadata.num_row_groups):
-                size = table.metadata.row_group(i).total_byte_size
-                if size > ROW_GROUP_BYTES:
-                    detail = f"row group {i + 1} has {size} bytes, at most {ROW_GROUP_BYTES} are read"
-                    raise Refused([problem("bad_parquet", file=file, detail=detail)])
-            number = 0
-            for batch in table.iter_batches(batch_size=_BATCH_ROWS):
+                raise _refused(file, "two columns have the same name")
+            limit = max(UNPACKED_FREELY, GZIP_RATIO * seekable.seek(0, io.SEEK_END))
+            number = size = 0
+            for batch in table.iter_batches(batch_size=_rows_at_once(table.metadata, limit, file)):
+                size += batch.nbytes
+                if size > limit:
+                    raise _refused(file, f"it unpacks to more than {limit} bytes")
                 for value in _without_times(batch).to_pylist():
                     number += 1
                     yield replace(_parsed(value, file, number), size=batch.nbytes // len(batch))
     except (pa.ArrowException, OSError, ValueError, ArithmeticError) as error:  # also of values that Python cannot hold
-        detail = str(error).partition("\n")[0]
-        raise Refused([problem("bad_parquet", file=file, detail=detail)]) from error
+        raise _refused(file, str(error).partition("\n")[0]) from error
+
+
+def _rows_at_once(metadata: Any, limit: int, file: str) -> int:
+    """How many rows of the file can be held, by its footer. Raises Refused where reading it would never end.
+
+    A value that is repeated, or missing, takes next to nothing in the file: some hundred bytes can be millions of rows.
+    """
+    unpacked = repeated = 0
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        columns = [group.column(j) for j in range(group.num_columns)]
+        if group.total_byte_size > ROW_GROUP_BYTES:
+            detail = f"row group {i + 1} has {group.total_byte_size} bytes, at most {ROW_GROUP_BYTES} are read"
+            raise _refused(file, detail)
+        if not columns or group.num_rows < 0:
+            raise _refused(file, f"row group {i + 1} has {len(columns)} columns and {group.num_rows} rows")
+        unpacked += group.total_byte_size + _VALUE_BYTES * sum(column.num_values for column in columns)
+        repeated = max(
+            repeated, sum(column.total_uncompressed_size for column in columns if column.has_dictionary_page)
+        )
+    if unpacked > limit:
+        raise _refused(file, f"it unpacks to more than {limit} bytes")
+    return max(1, min(_BATCH_ROWS, ROW_GROUP_BYTES // max(1, repeated)))
+
+
+def _refused(file: str, detail: str) -> Refused:
+    return Refused([problem("bad_parquet", file=file, detail=detail)])
 
 
 def _without_times(batch: Any) -> Any:
@@ -213,7 +240,7 @@ def _seekable(stream: Readable, file: str) -> IO[bytes]:
         size += len(block)
         if size > PARQUET_COPY:
             detail = f"more than {PARQUET_COPY} bytes; split the file"
-            raise Refused([problem("bad_parquet", file=file, detail=detail)])
+            raise _refused(file, detail)
         kept.write(block)
     kept.seek(0)
     return cast(IO[bytes], kept)

@@ -16,6 +16,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCloud]:
         home,
         ADAPTML_TRAINER_COMMAND=STUB,
         ADAPTML_DATA_DEADLINE_S="6",
+        ADAPTML_SETTLE_S="3",
         ADAPTML_STUCK_AFTER_S="5",
         ADAPTML_DISPATCH_LIMIT="2",
         ADAPTML_LOCAL_TICK_S="1",

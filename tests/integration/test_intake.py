@@ -190,3 +190,26 @@ def publish_storage_event(cloud: TestCloud, name: str, generation: int) -> None:
         objectGeneration=str(generation),
         eventType="OBJECT_FINALIZE",
     ).result(timeout=10)
+
+
+def test_data_that_is_copied_after_its_manifest_once_more_is_what_trains(cloud: TestCloud) -> None:
+    """gsutil copies a folder by name: `manifest.yaml` is there before the new `train.jsonl` is."""
+    cloud.put("acme/again/train.jsonl", chat_rows(12))
+    first = cloud.run_id("acme", "again", cloud.put("acme/again/manifest.yaml", manifest()))
+    assert cloud.wait(first, RunState.SUCCEEDED).state is RunState.SUCCEEDED
+    second = cloud.run_id("acme", "again", cloud.put("acme/again/manifest.yaml", manifest()))
+    assert "newer copy" in cloud.wait(second, RunState.AWAITING_DATA).state_reason
+    copied = cloud.put("acme/again/train.jsonl", chat_rows(20))
+    run = cloud.wait(second, RunState.SUCCEEDED)
+    assert [file.generation for file in run.dataset.files] == [copied]
+    assert run.dataset.train_examples == 20
+
+
+def test_a_new_manifest_alone_takes_the_data_that_is_there(cloud: TestCloud) -> None:
+    copied = cloud.put("acme/alone/train.jsonl", chat_rows(12))
+    first = cloud.run_id("acme", "alone", cloud.put("acme/alone/manifest.yaml", manifest()))
+    cloud.wait(first, RunState.SUCCEEDED)
+    second = cloud.run_id("acme", "alone", cloud.put("acme/alone/manifest.yaml", manifest(training={"max_steps": 2})))
+    run = cloud.wait(second, RunState.SUCCEEDED)
+    assert run.state is RunState.SUCCEEDED
+    assert [file.generation for file in run.dataset.files] == [copied]
