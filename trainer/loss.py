@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from schemas.errors import Refused, problem
 from trainer.packing import IGNORED, Packed
 
 CHUNK = 1024
@@ -44,3 +46,9 @@ def _hidden_at_labels(model: Any, packed: Packed, device: torch.device) -> tuple
         )
     at = labels != IGNORED
     return output.last_hidden_state[0][at], labels[at]
+
+
+def refuse_divergence(loss: float, step: int) -> None:
+    """Raises Refused for a loss that is no number any more: what follows could only be noise."""
+    if not math.isfinite(loss):
+        raise Refused([problem("training_diverged", loss=loss, step=step)])

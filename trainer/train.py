@@ -13,12 +13,11 @@ from transformers import get_scheduler
 
 from adaptml.planning.estimate import batch_size
 from schemas.catalogue import CATALOGUE
-from schemas.errors import Refused, problem
 from schemas.run import Metrics, Progress
 from schemas.run_states import RunState
 from trainer import artifacts, data, evaluate
 from trainer.attempt import Attempt
-from trainer.loss import completion_loss
+from trainer.loss import completion_loss, refuse_divergence
 from trainer.metrics import MetricsLog
 from trainer.model import chat_tokenizer, load_base, lora_parameters, round_adapter, with_lora
 from trainer.packing import pack
@@ -86,8 +85,7 @@ def train(attempt: Attempt) -> None:
             micro_loss = completion_loss(model, packed, device) / trained_tokens
             micro_loss.backward()
             step_loss += micro_loss.item()
-        if not math.isfinite(step_loss):
-            raise Refused([problem("training_diverged", loss=step_loss, step=step)])
+        refuse_divergence(step_loss, step)
         grad_norm = torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm).item()
         learning_rate = scheduler.get_last_lr()[0]
         optimizer.step()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
+from google.api_core.exceptions import PermissionDenied
 from google.cloud import firestore
 
-from adaptml.runs import RunStore
+from adaptml.jobs import Jobs
+from adaptml.runs import RunStore, utc_now
+from functions.dispatcher import dispatch
 from schemas.messages import RunReady
-from schemas.run import Run
+from schemas.run import Run, Source
 from schemas.run_states import RunState
-from tests.cloud import PROJECT, TestCloud, chat_rows, eventually, manifest
+from tests.cloud import DROPS, PROJECT, TestCloud, chat_rows, eventually, manifest
 
 S = RunState
 
@@ -139,3 +143,24 @@ def test_concurrent_creation_of_one_run_happens_once(cloud: TestCloud) -> None:
 def _ended(cloud: TestCloud, execution: str) -> str | None:
     state = cloud.services.jobs.look_up(execution).state
     return state.value if state.has_ended else None
+
+
+def test_a_job_that_may_not_be_started_ends_the_run_with_the_reason(cloud: TestCloud) -> None:
+    class Forbidden(Jobs):
+        def start(self, *_: object) -> str:
+            raise PermissionDenied("text of the service")
+
+    now = utc_now()
+    source = Source(bucket=DROPS)
+    run = Run(
+        run_id="acme-forbidden", state=S.QUEUED, state_reason="", tenant="acme", name="forbidden", source=source,
+        created_at=now, updated_at=now, state_since=now,
+    )  # fmt: skip
+    cloud.services.runs.create(run)
+    jobs = Forbidden.connect(cloud.services.settings.job_path)
+    dispatch(replace(cloud.services, jobs=jobs), RunReady(run_id=run.run_id, attempt=1))
+    ended = cloud.services.runs.get(run.run_id)
+    assert ended.state is S.FAILED
+    assert ended.error is not None
+    assert ended.error.code == "job_start_refused"
+    assert "text of the service" not in ended.model_dump_json()

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from google.cloud import storage
 
+from adaptml.runs import utc_now
+from functions.intake import advance
+from schemas.manifest_reading import parse_manifest
+from schemas.run import DataFile, DatasetSummary, Run, Source
 from schemas.run_states import RunState
 from tests.cloud import DROPS, MODEL, PROJECT, TestCloud, chat_rows, eventually, manifest
 
@@ -213,3 +217,20 @@ def test_a_new_manifest_alone_takes_the_data_that_is_there(cloud: TestCloud) -> 
     run = cloud.wait(second, RunState.SUCCEEDED)
     assert run.state is RunState.SUCCEEDED
     assert [file.generation for file in run.dataset.files] == [copied]
+
+
+def test_data_that_was_deleted_before_it_was_read_is_told(cloud: TestCloud) -> None:
+    """A generation that is not there any more; the local server keeps each one, so one that never was."""
+    now = utc_now()
+    file = DataFile(name="train.jsonl", object="acme/gone/train.jsonl", generation=1, size=9, crc32c="", role="train")
+    run = Run(
+        run_id="acme-gone", state=RunState.VALIDATING, state_reason="", tenant="acme", name="gone",
+        source=Source(bucket=DROPS), manifest=parse_manifest(manifest().encode(), file="manifest.yaml", folder="gone"),
+        dataset=DatasetSummary(files=[file]), created_at=now, updated_at=now, state_since=now,
+    )  # fmt: skip
+    cloud.services.runs.create(run)
+    advance(cloud.services, run)
+    ended = cloud.services.runs.get(run.run_id)
+    assert ended.state is RunState.REJECTED
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.details[0].file) == ("data_gone", "train.jsonl")

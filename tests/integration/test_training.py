@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ import torch
 from adaptml.dataset.shapes import Example
 from adaptml.tokens.chat import ChatTokenizer, TrainOn
 from schemas.catalogue import CATALOGUE
+from schemas.errors import Refused
 from schemas.manifest import Manifest
 from tests import models
 from tests.cloud import MODEL
 from trainer import evaluate
-from trainer.loss import completion_loss
-from trainer.model import chat_tokenizer, load_base, lora_parameters, with_lora
+from trainer.loss import completion_loss, refuse_divergence
+from trainer.model import MODELS_DIR, chat_tokenizer, load_base, lora_parameters, with_lora
 from trainer.packing import IGNORED, Tokens, pack
 
 CPU = torch.device("cpu")
@@ -128,3 +130,20 @@ def _gradients(model: Any, tokens: Tokens) -> torch.Tensor:
     model.zero_grad()
     completion_loss(model, pack([tokens], 0)[0], CPU).backward()
     return torch.cat([p.grad.flatten() for p in lora_parameters(model)])
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_run(loss: float) -> None:
+    with pytest.raises(Refused) as refused:
+        refuse_divergence(loss, 7)
+    (found,) = refused.value.problems
+    assert (found.code, found.message) == ("training_diverged", f"the loss became {loss} at step 7")
+    refuse_divergence(0.5, 7)
+
+
+def test_weights_that_were_not_prepared_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(MODELS_DIR, str(tmp_path))
+    for load in (chat_tokenizer, lambda row: load_base(row, quantise=True, device=CPU)):
+        with pytest.raises(Refused) as refused:
+            load(CATALOGUE[MODEL])
+        assert [found.code for found in refused.value.problems] == ["base_model_unavailable"]

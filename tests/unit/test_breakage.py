@@ -57,7 +57,7 @@ BREAKAGES = [
     Breakage("invalid_json", "text", lambda row: line(row) + line(row), "two rows"),
     Breakage("invalid_json", "text", lambda _: b'{"text": "a\tb"}', "control character"),
     Breakage("duplicate_key", "text", lambda _: b'{"text": "x", "text": "x"}', "of the row"),
-    Breakage("duplicate_key", "messages", lambda row: line(row).replace(b'{"role"', b'{"role": "x", "role"', 1), "turn"),
+    Breakage("duplicate_key", "messages", lambda row: line(row).replace(b'{"role"', b'{"role":"x","role"', 1), "turn"),
     Breakage("row_not_an_object", "messages", lambda row: row["messages"], "a list"),
     Breakage("row_not_an_object", "messages", lambda _: "x", "a text"),
     Breakage("row_not_an_object", "messages", lambda _: None, "null"),
