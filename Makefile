@@ -50,6 +50,9 @@ bench: $(READY)  ## what is measured, each against its floor or a peer
 	$(PY) -m benchmarks.dispatch_latency
 	$(PY) -m benchmarks.dataset_check
 
+fuzz: $(READY)  ## a million inputs to all that reads what users send: make fuzz RUNS=1000000
+	$(PY) -m tests.fuzz --runs $(or $(RUNS),100000)
+
 docs: $(READY)  ## the documents that are generated
 	$(PY) -m docs.generate
 

@@ -67,11 +67,30 @@ class Unpacked(_Filter):
         self._pending = b""
         self._read = 0
         self._written = 0
+        self._refused: Refused | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes, at least one before the end."""
-        wanted = size if size >= 0 else 1 << 30
-        while wanted:
+        """As many bytes as are asked for, fewer at the end. What lies before a break is given before it is told.
+
+        Were each of many small members given alone, a long text would be looked through from its beginning for each.
+        """
+        content = bytearray()
+        while self._refused is None and (size < 0 or len(content) < size):
+            try:
+                chunk = self._some(size - len(content) if size >= 0 else 1 << 20)
+            except Refused as refused:
+                self._refused = refused
+                break
+            if not chunk:
+                break
+            content += chunk
+        if self._refused is not None and not content:
+            raise self._refused
+        return bytes(content)
+
+    def _some(self, wanted: int) -> bytes:
+        """At least one byte before the end."""
+        while True:
             packed = self._pending or self._stream.read(256 * 1024)
             if not self._pending:
                 self._read += len(packed)
@@ -95,7 +114,6 @@ class Unpacked(_Filter):
                 raise Refused([found])
             if chunk:
                 return chunk
-        return b""
 
     def _end(self) -> bytes:
         if not self._inflate.eof and self._read:

@@ -22,8 +22,8 @@ PARQUET_COPY = 512 * 1024 * 1024
 ROW_GROUP_BYTES = 1024 * 1024 * 1024
 """Most uncompressed bytes of a row group, as the file's own footer has them."""
 _BATCH_ROWS = 256
-_VALUE_BYTES = 64
-"""What a value takes in memory besides its content."""
+_VALUE_BYTES = 128
+"""What a value takes in memory besides its content, about."""
 _JSON_COLUMNS = frozenset({"messages", "conversations", "tools", "history", "tool_calls"})
 """Columns whose cells hold lists: a table can only have them as JSON text."""
 
@@ -51,7 +51,8 @@ def csv_rows(stream: Peeked, file: str, kind: str, note: Callable[[Problem], Non
         if header is None:
             header = _header(cells, file)
         elif cells:
-            yield replace(_table_row(header, cells, file, begins), size=sum(map(len, cells)))
+            size = sum(map(len, cells)) + _VALUE_BYTES * len(cells)
+            yield replace(_table_row(header, cells, file, begins), size=size)
         else:
             blank += 1
     if header is None:
@@ -179,13 +180,14 @@ def parquet_rows(stream: Readable, file: str) -> Iterator[Row]:
                 raise _refused(file, "two columns have the same name")
             limit = max(UNPACKED_FREELY, GZIP_RATIO * seekable.seek(0, io.SEEK_END))
             number = size = 0
-            for batch in table.iter_batches(batch_size=_rows_at_once(table.metadata, limit, file)):
+            for batch in map(_plain, table.iter_batches(batch_size=_rows_at_once(table.metadata, limit, file))):
                 size += batch.nbytes
                 if size > limit:
                     raise _refused(file, f"it unpacks to more than {limit} bytes")
-                for value in _without_times(batch).to_pylist():
+                row_size = batch.nbytes // max(1, len(batch)) + _VALUE_BYTES * batch.num_columns
+                for value in batch.to_pylist():
                     number += 1
-                    yield replace(_parsed(value, file, number), size=batch.nbytes // len(batch))
+                    yield replace(_parsed(value, file, number), size=row_size)
     except (pa.ArrowException, OSError, ValueError, ArithmeticError) as error:  # also of values that Python cannot hold
         raise _refused(file, str(error).partition("\n")[0]) from error
 
@@ -204,10 +206,8 @@ def _rows_at_once(metadata: Any, limit: int, file: str) -> int:
             raise _refused(file, detail)
         if not columns or group.num_rows < 0:
             raise _refused(file, f"row group {i + 1} has {len(columns)} columns and {group.num_rows} rows")
-        unpacked += group.total_byte_size + _VALUE_BYTES * sum(column.num_values for column in columns)
-        repeated = max(
-            repeated, sum(column.total_uncompressed_size for column in columns if column.has_dictionary_page)
-        )
+        unpacked += group.total_byte_size + _VALUE_BYTES * sum(c.num_values for c in columns)
+        repeated = max(repeated, sum(c.total_uncompressed_size for c in columns if c.has_dictionary_page))
     if unpacked > limit:
         raise _refused(file, f"it unpacks to more than {limit} bytes")
     return max(1, min(_BATCH_ROWS, ROW_GROUP_BYTES // max(1, repeated)))
@@ -217,13 +217,30 @@ def _refused(file: str, detail: str) -> Refused:
     return Refused([problem("bad_parquet", file=file, detail=detail)])
 
 
-def _without_times(batch: Any) -> Any:
-    """The batch with its times as numbers: Python cannot hold all of them, and they are no texts to train on."""
+def _plain(batch: Any) -> Any:
+    """The batch with its times as numbers: Python cannot hold all of them, and they are no texts to train on.
+
+    Values are put where a column only refers to them, so that the batch has the size that they will have.
+    """
     import pyarrow as pa
 
     numbers = {32: pa.int32(), 64: pa.int64()}
     columns = [c.view(numbers[c.type.bit_width]) if pa.types.is_temporal(c.type) else c for c in batch.columns]
+    columns = [c.cast(_values_of(c.type)) if "dictionary" in str(c.type) else c for c in columns]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _values_of(kind: Any) -> Any:
+    """The type with that of the values for each dictionary."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_values_of(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([inner.with_type(_values_of(inner.type)) for inner in kind])
+    return kind
 
 
 def _seekable(stream: Readable, file: str) -> IO[bytes]:
