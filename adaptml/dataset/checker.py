@@ -10,7 +10,7 @@ import numpy as np
 from adaptml.dataset.chunk import Chunk
 from adaptml.dataset.decode import Row
 from adaptml.dataset.examine import Examiner
-from adaptml.dataset.fast import UNKNOWN, Print, Setup
+from adaptml.dataset.fast import UNKNOWN, Print, Setup, is_possible
 from adaptml.dataset.fingerprints import PRINT, Prints, fingerprint
 from adaptml.dataset.read import rows_of
 from adaptml.dataset.report import Report
@@ -72,8 +72,10 @@ class Checker:
                 report.samples[role].add(Sampled(file, row.line, print_[2], examined.example))
         form = self.examiner.form
         if not self._is_started and form is not None:
-            self._workers.start(Setup(form.shape, form.seen, self.examiner.terms))
-            self._is_started = True
+            setup = Setup(form.shape, form.seen, self.examiner.terms)
+            if is_possible(setup):
+                self._workers.start(setup)
+                self._is_started = True
         prints = np.zeros(len(found), PRINT)
         for i, (line, (row_print, answer, characters)) in enumerate(found):
             prints[i]["line"], prints[i]["row"] = line, row_print

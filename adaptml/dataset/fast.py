@@ -7,6 +7,7 @@ broken) go to `examine`, which alone decides.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +31,7 @@ UNKNOWN: Print = (0, 0, -1)
 """Of a row that has to be examined."""
 _FOUND = np.dtype([("row", "u8"), ("answer", "u8"), ("characters", "i4")])
 
+_UNTYPABLE = re.compile(r'["\\\x00-\x1f]')
 _PIECE = 150
 """Lines that are decoded at once: few enough that what is made of them stays in the processor's cache."""
 _EXAMINED_ANYWAY = 4
@@ -47,8 +49,17 @@ class Setup:
     terms: Terms
 
 
+def is_possible(setup: Setup) -> bool:
+    """False where a column has a name that a typed row cannot have, or two fields are read from one column."""
+    columns = setup.terms.columns
+    names = [columns.get(name, name) for name in SHAPES[setup.shape].columns()]
+    turn_keys = [columns.get(key, key) for key in _WAYS[setup.shape].turn_keys]
+    is_unique = len(set(names)) == len(names) and len(set(turn_keys)) == len(turn_keys)
+    return is_unique and not any(map(_UNTYPABLE.search, (*names, *turn_keys, *setup.seen)))
+
+
 class FastPath:
-    """For rows of one shape."""
+    """For rows of one shape. Raises ValueError unless it `is_possible`."""
 
     def __init__(self, setup: Setup) -> None:
         shape, seen, terms = setup.shape, setup.seen, setup.terms

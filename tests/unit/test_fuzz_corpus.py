@@ -27,7 +27,6 @@ def test_every_target_can_be_asked_for() -> None:
     assert all(words(target) for target in TARGETS)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="the fast path cannot be set up for such names")
 @pytest.mark.parametrize(
     ("row", "columns"),
     [
