@@ -67,7 +67,7 @@ def delivered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delivered]:
         for number in (1, 2):
             cloud.command("gsutil", "-q", "cp", "-r", str(drop), f"gs://{DROPS}/acme/")
             newest = eventually(lambda n=number: (cloud.runs_of("acme", "desk")[n - 1 :] or [None])[0])
-            runs.append(cloud.wait(newest.run_id, RunState.SUCCEEDED, within_s=280))
+            runs.append(cloud.wait(newest.run_id, RunState.SUCCEEDED, within_s=420))
         adapters = []
         for run in runs:
             assert run.state is RunState.SUCCEEDED, run.error

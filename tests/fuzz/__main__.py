@@ -69,7 +69,8 @@ def main() -> int:
 
         TARGETS[targets[0]](given.replay.read_bytes())
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for ended_by in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ended_by, lambda number, _: sys.exit(128 + number))
     KEPT.mkdir(parents=True, exist_ok=True)
     outcomes = [_fuzzed(name, -(-given.runs // len(targets)), given.seconds // len(targets)) for name in targets]
     inputs, seconds = sum(outcome.inputs for outcome in outcomes), sum(outcome.seconds for outcome in outcomes)

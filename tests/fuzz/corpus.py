@@ -137,6 +137,10 @@ def seeds(target: str) -> list[bytes]:
     return found + list(CRASHES.get(target, {}).values())
 
 
+def _parquet(footer: bytes) -> bytes:
+    return b"PAR1" + bytes(30) + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+
+
 CRASHES: Mapping[str, Mapping[str, bytes]] = MappingProxyType(
     {
         "manifest": {
@@ -144,9 +148,15 @@ CRASHES: Mapping[str, Mapping[str, bytes]] = MappingProxyType(
             "a count of very many digits": b'micro_batch_size: "0000000001' + b"9" * 5000 + b'"',
         },
         "inline": {"half of a character": b"name: \xff"},
-        "parquet": {
-            "no columns and fewer than no rows": b"PAR1\x15\x04\x19\x1c5\0\x18\x06schema\x15\0\0"
-            b"\x16\0\x19\x1c\x19\x0c\x16\0\x16\xf7&\0\x16\0\0( parquet-cpp-arrow version 26.0.1\x19\x0c\0E\0\0\0PAR1"
+        "parquet": {  # Arrow ends the process where it is asked about these
+            "no columns and fewer than no rows": _parquet(
+                b"\x15\x04\x19\x1c5\0\x18\x06schema\x15\0\0\x16\0\x19\x1c\x19\x0c\x16\0\x16\xf7&\0\x16\0\0\0"
+            ),
+            "sizes of truths": _parquet(
+                b"\x15\x04\x19,5\0\x18\x06schema\x15\x02\0\x15\0%\x02\x18\x01a%\0L\x1c\0\0\0\x16\x02\x19\x1c\x19\x1c&\0"
+                b"\x1c\x15\x0c\x19%\x06\0\x19\x18\x01a\x15\0\x16\x02\x16<\x16<&\x08I\x1c\x15\0\x15\0\x15\x02\0<\x16\x02\x19\x06"
+                b"\x19&\0\x02\0\0\0\x16<\x16\x02&\x08\x16<\0(\x01a\x19\x1c\x1c\0\0\0"
+            ),
         },
     }
 )

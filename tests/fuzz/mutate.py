@@ -8,12 +8,13 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import islice
 from random import Random
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import parquet
 
+from adaptml.dataset.tables import parquet_rows
 from tests.fuzz.corpus import TRICKY_ROWS
 from tests.unit.rows import good_row, parquet_of
 
@@ -62,7 +63,7 @@ def _of_format(kind: str, data: bytes, random: Random, mutate: Mutate) -> bytes:
     try:
         rows = _READ[kind](data)
         return _WRITE[kind](_varied_rows(rows, random), random)
-    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError, csv.Error, pa.ArrowException):
+    except Exception:  # not everything can be read, or written after the change
         return b""
 
 
@@ -135,8 +136,8 @@ def _write_cells(delimiter: str) -> Callable[[list[Any], Random], bytes]:
 
 
 def _columns(data: bytes) -> list[Any]:
-    rows: list[Any] = parquet.read_table(io.BytesIO(data)).slice(0, 20).to_pylist()
-    return rows
+    """Read by ourselves: what Arrow makes of broken files may end the process."""
+    return [row.value for row in islice(parquet_rows(io.BytesIO(data), ""), 20)]
 
 
 def _write_columns(rows: list[Any], random: Random) -> bytes:

@@ -68,7 +68,8 @@ WAYS: Sequence[tuple[Terms, int | None]] = tuple(
             TERMS,
             Terms("prompt_completion", {"prompt": "text", "completion": "output"}),
             Terms("auto", {"messages": "chat", "role": "from", "content": "value"}, CONTROL),
-            Terms("auto", {"text": "content", "conversations": "messages", "system": "question"}),
+            Terms("auto", {"text": "content", "conversations": "messages", "system": "prompt"}),
+            Terms("auto", {"prompt": 'say "hi"', "completion": "text", "value": "from"}),
         ),
         (None, 1, 64),
     )

@@ -35,7 +35,8 @@ AWKWARD = st.sampled_from(
 )  # fmt: skip
 TEXT = st.one_of(AWKWARD, st.text(max_size=8))
 KEYS = ("messages", "tools", "id", "system", "label", "prompt", "text", "role", "content")
-VALUE = st.one_of(st.none(), st.booleans(), st.integers(), TEXT, st.just([]), st.just({}), st.just([1, {"a": "b"}]))
+NESTED = st.sampled_from(["[]", "{}", '[1, {"a": "b"}]']).map(json.loads)
+VALUE = st.one_of(st.none(), st.booleans(), st.integers(), TEXT, NESTED)
 
 
 @st.composite
