@@ -133,6 +133,9 @@ def _contents(stream: Readable, file: str, report: Report) -> Iterator[Chunk | l
     try:
         for item in open_rows(stream, file, report.add):
             if isinstance(item, Chunk):
+                if rows:
+                    yield rows
+                    rows, size = [], 0
                 yield item
                 continue
             rows.append(item)

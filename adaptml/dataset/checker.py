@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
 import numpy as np
@@ -15,6 +15,7 @@ from adaptml.dataset.fingerprints import PRINT, Prints, fingerprint
 from adaptml.dataset.read import rows_of
 from adaptml.dataset.report import Report
 from adaptml.dataset.sample import Sampled
+from adaptml.dataset.shapes import Example
 from adaptml.dataset.terms import Terms
 from adaptml.dataset.workers import Certified, Workers
 
@@ -40,25 +41,33 @@ class Checker:
     def check(self, content: Chunk | list[Row], begun: Future[Certified] | None, file: str, role: str) -> Prints:
         """The fingerprints of the good examples, in the order of their lines. Never raises, whatever the rows hold."""
         if isinstance(content, list):
-            return self._examined(content, file, role)
+            prints, examples = self._examined(content, file, role)
+            self._sample(prints, file, role, lambda i: examples[i])
+            return prints
         prints = begun.result().prints_of(content) if begun is not None else _unknown(len(content))
         prints["line"] = content.first_line + np.arange(len(content))
         is_certain = prints["characters"] >= 0
         lines = np.flatnonzero(~is_certain).tolist()
-        examined = self._examined(rows_of(content, file, lines), file, role)
+        examined, _ = self._examined(rows_of(content, file, lines), file, role)
         self._report.blank_lines += sum(not content.line(i).strip(b" \t\r") for i in lines)
         self._count(prints[is_certain], role)
+        if lines:
+            both = np.concatenate([prints[is_certain], examined])
+            prints = both[np.argsort(both["line"], kind="stable")]
+        self._sample(prints, file, role, lambda i: content.line(int(prints["line"][i]) - content.first_line))
+        return prints
+
+    def _sample(self, prints: Prints, file: str, role: str, row: Callable[[int], Example | bytes]) -> None:
+        """Keeps some of the good rows, which are in the order of their lines."""
         sample = self._report.samples[role]
         for i in sample.wanted(prints["line"], prints["characters"]).tolist():
-            sample.add(Sampled(file, content.first_line + i, int(prints["characters"][i]), content.line(i)))
-        if not lines:
-            return prints
-        both = np.concatenate([prints[is_certain], examined])
-        return both[np.argsort(both["line"], kind="stable")]
+            sample.add(Sampled(file, int(prints["line"][i]), int(prints["characters"][i]), row(i)))
 
-    def _examined(self, rows: Iterable[Row], file: str, role: str) -> Prints:
+    def _examined(self, rows: Iterable[Row], file: str, role: str) -> tuple[Prints, list[Example]]:
+        """Of the good ones."""
         report = self._report
         found: list[tuple[int, Print]] = []
+        examples: list[Example] = []
         for row in rows:
             examined = self.examiner.examine(row, file)
             for problem in examined.problems:
@@ -66,10 +75,8 @@ class Checker:
             if examined.example is None:
                 report.rows[role] += 1
                 continue
-            print_ = fingerprint(examined.example)
-            found.append((row.line, print_))
-            if report.samples[role].wants(row.line, print_[2]):
-                report.samples[role].add(Sampled(file, row.line, print_[2], examined.example))
+            found.append((row.line, fingerprint(examined.example)))
+            examples.append(examined.example)
         form = self.examiner.form
         if not self._is_started and form is not None:
             setup = Setup(form.shape, form.seen, self.examiner.terms)
@@ -81,7 +88,7 @@ class Checker:
             prints[i]["line"], prints[i]["row"] = line, row_print
             prints[i]["answer"], prints[i]["characters"] = answer, characters
         self._count(prints, role)
-        return prints
+        return prints, examples
 
     def _count(self, prints: Prints, role: str) -> None:
         """Good rows."""

@@ -90,4 +90,10 @@ def _walk(value: Any, pointer: str) -> Iterator[tuple[str, _Twice]]:
         yield pointer, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
-        yield from _walk(item, f"{pointer}/{escape(str(key))}")
+        shown = str(key) if not pointer or _is_name(str(key)) else "(a text)"
+        yield from _walk(item, f"{pointer}/{escape(shown)}")
+
+
+def _is_name(key: str) -> bool:
+    """False for what stands in the place of a key within a row and may be data."""
+    return len(key) <= 40 and key.isprintable()

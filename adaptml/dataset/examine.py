@@ -16,13 +16,14 @@ from adaptml.dataset.shapes import (
     Finding,
     ReadRow,
     column_names,
-    content_of,
     kind_of,
     read_row,
     recognise,
+    texts_of,
 )
 from adaptml.dataset.terms import Terms
 from schemas.errors import Problem, Severity, problem
+from schemas.text import escape
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def _problem(finding: Finding, file: str, line: int) -> Problem:
 
 def _duplicates(row: Row, shape: str, terms: Terms) -> Iterator[Finding]:
     """Keys that appear twice, where they are read: what lies in an unused column is nobody's concern."""
-    used = {terms.columns.get(name, name) for name in SHAPES[shape].columns()}
+    used = {escape(terms.columns.get(name, name)) for name in SHAPES[shape].columns()}
     for pointer, key in row.duplicates:
         if pointer == "" or pointer.split("/")[1] in used:
             yield Finding("duplicate_key", pointer or None, {"key": column_names([key])})
@@ -106,6 +107,6 @@ def _in_texts(read: ReadRow, terms: Terms) -> Iterator[Finding]:
         return
     scan = scanner(terms.control_tokens)
     for message, place in zip(read.example.messages, read.places, strict=True):
-        for finding in scan.findings(content_of(message), place.text):
-            values = finding.values | {"model": terms.model}
-            yield Finding(finding.code, finding.field, values)
+        for pointer, text in texts_of(message, place):
+            for finding in scan.findings(text, pointer):
+                yield Finding(finding.code, finding.field, finding.values | {"model": terms.model})

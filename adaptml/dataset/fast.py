@@ -21,7 +21,7 @@ import numpy as np
 from adaptml.dataset import rules
 from adaptml.dataset.chunk import MAX_LINE_BYTES, Chunk, Offsets
 from adaptml.dataset.fingerprints import PRINT, Prints, conversation_fingerprint, seed_of, text_fingerprint
-from adaptml.dataset.scan import scanner
+from adaptml.dataset.scan import ESCAPED_ASCII, compiled, scanner
 from adaptml.dataset.shapes import ROLES, SHAPES, SHAREGPT_ROLES, Place, rivals
 from adaptml.dataset.terms import Terms
 
@@ -31,7 +31,10 @@ UNKNOWN: Print = (0, 0, -1)
 """Of a row that has to be examined."""
 _FOUND = np.dtype([("row", "u8"), ("answer", "u8"), ("characters", "i4")])
 
-_UNTYPABLE = re.compile(r'["\\\x00-\x1f]')
+_UNTYPABLE = re.compile(r'["\\/\x00-\x1f]')
+_MOST_COLUMNS = 100
+"""Each is searched for in every line."""
+_ESCAPED, _ESCAPED_ASCII = compiled(rb"\\u"), compiled(ESCAPED_ASCII)
 _PIECE = 150
 """Lines that are decoded at once: few enough that what is made of them stays in the processor's cache."""
 _EXAMINED_ANYWAY = 4
@@ -50,12 +53,16 @@ class Setup:
 
 
 def is_possible(setup: Setup) -> bool:
-    """False where a column has a name that a typed row cannot have, or two fields are read from one column."""
+    """False for very many columns, where two fields are read from one of them, and for names that cannot be used.
+
+    Those are names that a typed row cannot have, or that JSON writes in several ways without need.
+    """
     columns = setup.terms.columns
     names = [columns.get(name, name) for name in SHAPES[setup.shape].columns()]
     turn_keys = [columns.get(key, key) for key in _WAYS[setup.shape].turn_keys]
     is_unique = len(set(names)) == len(names) and len(set(turn_keys)) == len(turn_keys)
-    return is_unique and not any(map(_UNTYPABLE.search, (*names, *turn_keys, *setup.seen)))
+    are_few = len(names) + len(setup.seen) <= _MOST_COLUMNS
+    return is_unique and are_few and not any(map(_UNTYPABLE.search, (*names, *turn_keys, *setup.seen)))
 
 
 class FastPath:
@@ -89,12 +96,14 @@ class FastPath:
             fields.append(("turns", list[turn]))  # type: ignore[valid-type]
             keys["turns"] = names[way.turns]
             turn_keys = (role, content)
-        optional: dict[str, Any] = dict.fromkeys(way.optional, str | None | msgspec.UnsetType)
+        empty = rivals(shape, {*names.values(), *unused}, terms.columns, terms.asked)
+        optional: dict[str, Any] = {
+            name: (None if names[name] in empty else str | None) | msgspec.UnsetType for name in way.optional
+        }
         read = {way.turns, *way.texts, *way.optional}
         optional |= {name: None | msgspec.UnsetType for name in names if name not in read and names[name] in seen}
         fields += [(name, str) for name in way.texts]
         keys |= {name: names[name] for name in (*way.texts, *optional)}
-        empty = rivals(shape, {*names.values(), *unused}, terms.columns, terms.asked)
         for i, name in enumerate(unused):
             optional[f"unused_{i}"] = (None if name in empty else Any) | msgspec.UnsetType
             keys[f"unused_{i}"] = name
@@ -105,6 +114,7 @@ class FastPath:
         self._keys = [
             msgspec.json.encode(key) for key in (*map(keys.get, always), *turn_keys, *map(keys.get, optional))
         ]
+        self._are_keys_ascii = all(map(bytes.isascii, self._keys))
         return msgspec.defstruct("Row", fields, rename=keys, forbid_unknown_fields=True, gc=False)
 
     def certify(self, chunk: Chunk) -> Prints:
@@ -147,13 +157,19 @@ class FastPath:
         Of quotes, if every column is read. Else of each key that is: a text that looks like one counts as well, and
         costs an examination.
         """
-        return (_structural_quotes(lines),) if self._are_all_read else tuple(map(lines.count, self._keys))
+        if self._are_all_read:
+            return (_structural_quotes(lines),)
+        return (self._may_hide_keys(lines), *map(lines.count, self._keys))
+
+    def _may_hide_keys(self, lines: bytes) -> bool:
+        """True where a key may stand that is written with escapes, and so is not counted."""
+        return (_ESCAPED_ASCII if self._are_keys_ascii else _ESCAPED).search(lines) is not None
 
     def _expected_marks(self, rows: list[Any]) -> tuple[int, ...]:
         turns = sum([len(row.turns) for row in rows]) if self._way.turns else 0
         set_ = [sum([get(row) is not msgspec.UNSET for row in rows]) for get in self._optional]
         if not self._are_all_read:
-            return (*[len(rows)] * self._always, *[turns] * (2 if self._way.turns else 0), *set_)
+            return (False, *[len(rows)] * self._always, *[turns] * (2 if self._way.turns else 0), *set_)
         nulls = sum([sum([get(row) is None for row in rows]) for get in self._optional])
         own = 4 * len(self._way.texts) + (2 if self._way.turns else 0)
         return (len(rows) * own + 8 * turns + 4 * sum(set_) - 2 * nulls,)

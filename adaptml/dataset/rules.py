@@ -59,7 +59,7 @@ def _tool_results(read: ReadRow) -> Iterator[Finding]:
     asked: list[str | None] = []
     for message, place in zip(read.example.messages, read.places, strict=True):
         if message["role"] == "assistant":
-            asked = [call.get("id") for call in message.get("tool_calls", [])]
+            asked = [call.get("id") for call in message.get("tool_calls", [])] if place.is_sound else [None]
         elif message["role"] == "tool":
             answers = message.get("tool_call_id")
             if not asked or (answers is not None and None not in asked and answers not in asked):

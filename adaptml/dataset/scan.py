@@ -51,8 +51,8 @@ def _is_iban(text: str) -> bool:
 def _is_reachable(address: str) -> bool:
     """Not a domain that is reserved for documentation and tests (RFC 2606)."""
     domain = address.rpartition("@")[2].lower()
-    reserved = ("example.com", "example.org", "example.net")
-    return not domain.endswith((*reserved, ".example", ".test", ".invalid", ".localhost"))
+    reserved = (".example.com", ".example.org", ".example.net", ".example", ".test", ".invalid", ".localhost")
+    return not f".{domain}".endswith(reserved)
 
 
 def _is_ssn(text: str) -> bool:
@@ -119,7 +119,7 @@ _BLANK = (
 )
 """A JSON text of white space only, as `str.isspace` understands it, or of nothing; and what stands before it, since
 an escaped quote at the end of a text opens none."""
-_ESCAPED_ASCII = rb"\\u00[2-7]"
+ESCAPED_ASCII = rb"\\u00[2-7]"
 """A printable sign written as an escape could hide any pattern; no encoder writes it without need."""
 
 
@@ -134,8 +134,8 @@ class Scanner:
 
     def __init__(self, control_tokens: tuple[str, ...]) -> None:
         control = [b"|".join(re.escape(token).encode() for token in control_tokens)] if control_tokens else []
-        self._exact = _compile(b"|".join(b"(%s)" % regex for regex in (*[p.regex for p in _PATTERNS], *control)))
-        self._sieves = [*[p.sieve for p in _PATTERNS], _ESCAPED_ASCII, *map(_in_json, control_tokens)]
+        self._exact = compiled(b"|".join(b"(%s)" % regex for regex in (*[p.regex for p in _PATTERNS], *control)))
+        self._sieves = [*[p.sieve for p in _PATTERNS], ESCAPED_ASCII, *map(_in_json, control_tokens)]
 
     @cached_property
     def _sieve(self) -> Sieve:
@@ -188,12 +188,19 @@ class Sieve:
 
 
 def _in_json(token: str) -> bytes:
-    """A token as it may stand in JSON: as it is, or with its slashes or its signs beyond ASCII escaped."""
-    plain, escaped = (re.escape(form).replace("/", r"\\?/") for form in (token, json.dumps(token)[1:-1]))
-    return (plain if plain == escaped else f"{plain}|(?i:{escaped})").encode()
+    """A token as it may stand in JSON: each sign as it is, or escaped where that is usual."""
+    return b"".join(map(_sign_in_json, token))
 
 
-def _compile(regex: bytes) -> re2._Regexp:
+def _sign_in_json(sign: str) -> bytes:
+    plain, escaped = (re.escape(json.dumps(sign, ensure_ascii=is_ascii)[1:-1]).encode() for is_ascii in (False, True))
+    if sign == "/":
+        return rb"\\?/"
+    return plain if plain == escaped else b"(?:%s|(?i:%s))" % (plain, escaped)
+
+
+def compiled(regex: bytes) -> re2._Regexp:
+    """For bytes, in time linear in them."""
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1  # byte by byte: what is not UTF-8 is the decoder's to say
     options.max_mem = 64 * 1024 * 1024

@@ -7,10 +7,12 @@ in findings; what a conversation must be like is in `rules`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from schemas.text import escape, printable
 
@@ -45,6 +47,10 @@ class Place:
     text: str
     is_sound: bool = True
     """False where the message could not be read whole, which has been said."""
+    calls: str = ""
+    """Of its tool calls."""
+    parts: tuple[tuple[str, str], ...] = ()
+    """(JSON pointer, text) of each column that the text was put together from, if there are several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +82,8 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         shape.name: shape
         for shape in (
             Shape("messages", ("messages",), ("tools", "functions")),
-            Shape("sharegpt", ("conversations",), ("system", "tools")),
-            Shape("prompt_completion", ("prompt", "completion"), ("system", "tools")),
+            Shape("sharegpt", ("conversations",), ("system", "tools", "functions")),
+            Shape("prompt_completion", ("prompt", "completion"), ("system", "tools", "functions")),
             Shape("alpaca", ("instruction", "output"), ("input", "system", "history")),
             Shape("text", ("text",)),
         )
@@ -106,8 +112,19 @@ _KTO = ("prompt", "completion", "label")
 
 def content_of(message: Message) -> str:
     """The text of a message; of tool calls their JSON."""
-    text = message["content"] or ""
-    return text + json.dumps(message["tool_calls"]) if message.get("tool_calls") else text
+    return (message["content"] or "") + calls_of(message)
+
+
+def calls_of(message: Message) -> str:
+    """The JSON of a message's tool calls, as chat templates print it; empty where there are none."""
+    return json.dumps(message["tool_calls"], ensure_ascii=False) if message.get("tool_calls") else ""
+
+
+def texts_of(message: Message, place: Place) -> Iterator[tuple[str, str]]:
+    """(JSON pointer, text) of everything that a message says."""
+    yield from place.parts or ((place.text, message["content"] or ""),)
+    if message.get("tool_calls"):
+        yield place.calls, calls_of(message)
 
 
 def recognise(row: Mapping[str, Any], columns: Mapping[str, str], asked: str = "auto") -> str | Finding:
@@ -121,7 +138,7 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str], asked: str = "
                 return Finding("preference_data", None, {"found": ", ".join(pair), "role": role, "column": pair[0]})
     if asked != "auto":
         return asked
-    if given.issuperset(_KTO) and isinstance(row["label"], bool | int):
+    if given.issuperset(_KTO) and _is_verdict(row["label"]):
         return Finding("kto_data", "/label", {})
     fitting = [
         name for name, shape in SHAPES.items() if all(columns.get(column, column) in given for column in shape.required)
@@ -135,9 +152,14 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str], asked: str = "
     return fitting[0]
 
 
+def _is_verdict(label: Any) -> bool:
+    """True or false, as a table writes it as well."""
+    return isinstance(label, bool | int) or (isinstance(label, str) and label.lower() in ("true", "false"))
+
+
 def rivals(shape: str, seen: Set[str], columns: Mapping[str, str], asked: str = "auto") -> set[str]:
     """Columns among `seen` that could make a row of this shape one that `recognise` sees otherwise, unless empty."""
-    read = {columns.get(name, name) for name in SHAPES[shape].columns()}
+    required = {columns.get(name, name) for name in SHAPES[shape].required}
     others: list[set[str]] = []
     if asked in ("auto", "prompt_completion"):
         others += [set(pair) for pair in _PREFERENCE if not set(pair).intersection(columns.values())]
@@ -145,7 +167,7 @@ def rivals(shape: str, seen: Set[str], columns: Mapping[str, str], asked: str = 
         others.append(set(_KTO))
         unlike = [other for other in SHAPES.values() if other.name not in (shape, "text")]
         others += [{columns.get(name, name) for name in other.required} for other in unlike]
-    return {name for other in others if other <= seen for name in other - read}
+    return {name for other in others if other <= seen for name in other - required}
 
 
 def column_names(names: Iterable[object]) -> str:
@@ -210,11 +232,10 @@ class _Reader:
         self.find("missing_content", self.pointer(name), name=self.columns.get(name, name), found=kind_of(value))
         return ""
 
-    def add(self, role: str, name: str, text: str | None = None) -> None:
+    def add(self, role: str, name: str) -> None:
         """A turn whose text is a column of its own."""
         before = len(self.findings)
-        content = self.text(name) if text is None else text
-        self.messages.append({"role": role, "content": content})
+        self.messages.append({"role": role, "content": self.text(name)})
         self.places.append(Place(self.pointer(name), self.pointer(name), len(self.findings) == before))
 
     def system(self) -> None:
@@ -249,7 +270,10 @@ class _Reader:
                 self.find("missing_content", pointer, name="history", found="no pair of question and answer")
         instruction = self.text("instruction")
         given = self.text("input") if self.value("input") is not None else ""
-        self.add("user", "instruction", "\n".join(part for part in (instruction, given) if part))
+        self.messages.append({"role": "user", "content": "\n".join(part for part in (instruction, given) if part)})
+        pointer = self.pointer("instruction")
+        parts = ((pointer, instruction), (self.pointer("input"), given))
+        self.places.append(Place(pointer, pointer, parts=parts))
         self.add("assistant", "output")
 
     def turns(self, name: str, role_key: str, text_key: str, roles: Mapping[str, str]) -> None:
@@ -259,6 +283,8 @@ class _Reader:
         keys = {"role": role_key, "content": text_key}
         if not isinstance(items, list) or not items:
             self.find("missing_messages_list", pointer, name=self.columns.get(name, name), **keys)
+            self.messages.append(dict(_UNREADABLE))
+            self.places.append(Place(pointer, pointer, is_sound=False))
             return
         for i, item in enumerate(items):
             at, before = f"{pointer}/{i}", len(self.findings)
@@ -266,8 +292,9 @@ class _Reader:
                 self.messages.append(self.turn(item, at, role_key, text_key, roles))
             else:
                 self.find("message_not_an_object", at, found=kind_of(item), **keys)
-                self.messages.append({"role": "", "content": None})
-            self.places.append(Place(at, f"{at}/{escape(text_key)}", len(self.findings) == before))
+                self.messages.append(dict(_UNREADABLE))
+            text = f"{at}/{escape(text_key)}"
+            self.places.append(Place(at, text, len(self.findings) == before, _place_of_calls(item, at) or text))
 
     def turn(
         self, item: Mapping[str, Any], pointer: str, role_key: str, text_key: str, roles: Mapping[str, str]
@@ -286,16 +313,17 @@ class _Reader:
             self.find("unrecognized_role", f"{pointer}/{escape(role_key)}", role=_short(role), known=known_roles)
         name = roles.get(role, "") if isinstance(role, str) else ""
         calls = self.tool_calls(item, pointer)
-        content = self.content(item, text_key, pointer, has_calls=bool(calls))
+        content = self.content(item, text_key, pointer, has_calls=bool(_place_of_calls(item, pointer)))
         if name == "call" and content is not None:
             calls, content = self.call_in_text(content, f"{pointer}/{escape(text_key)}"), None
         turn: Message = {"role": "assistant" if name == "call" else name, "content": content}
         turn |= {"tool_calls": calls} if calls else {}
         turn |= {key: item[key] for key in ("tool_call_id", "name") if item.get(key) is not None}
-        if (weight := item.get("weight")) is not None:
-            if weight not in (0, 1) or isinstance(weight, bool | str) or name not in ("assistant", "call"):
-                self.find("bad_weight", f"{pointer}/weight", found=_number(weight))
+        weight = item.get("weight")
+        if weight in (0, 1) and not isinstance(weight, bool) and name in ("assistant", "call"):
             turn["weight"] = weight
+        elif weight is not None and name:
+            self.find("bad_weight", f"{pointer}/weight", found=_number(weight))
         return turn
 
     def content(self, item: Mapping[str, Any], key: str, pointer: str, *, has_calls: bool) -> str | None:
@@ -361,8 +389,19 @@ class _Reader:
     def call_in_text(self, text: str, pointer: str) -> list[dict[str, Any]]:
         """ShareGPT's way: the turn's text is the call, or a list of them."""
         value = _json_or_none(text)
-        calls = [self.tool_call({"function": c}, pointer) for c in (value if isinstance(value, list) else [value])]
+        given = value if isinstance(value, list) and value else [value]
+        calls = [self.tool_call({"function": function}, pointer) for function in given]
         return [call for call in calls if call]
+
+
+_UNREADABLE = MappingProxyType({"role": "", "content": None})
+"""Stands for a message that could not be read."""
+
+
+def _place_of_calls(item: Any, pointer: str) -> str:
+    """Of the tool calls that a message holds or should; empty where there are none."""
+    given = [key for key in ("tool_calls", "function_call") if isinstance(item, dict) and item.get(key) is not None]
+    return f"{pointer}/{given[0]}" if given else ""
 
 
 def _is_text_part(part: Any) -> bool:
@@ -371,8 +410,8 @@ def _is_text_part(part: Any) -> bool:
 
 def _json_or_none(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
 
 

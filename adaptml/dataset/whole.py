@@ -51,7 +51,7 @@ class Fingerprints:
         prints = prints[prints["row"] & np.uint64(self._mask) == 0]
         self._parts.append(prints)
         self._count += len(prints)
-        while self._count > self._kept:
+        while self._count > self._kept and self._mask < 2**64 - 1:
             self._mask = self._mask * 2 + 1
             self._parts = [part[part["row"] & np.uint64(self._mask) == 0] for part in self._parts]
             self._count = sum(map(len, self._parts))

@@ -112,10 +112,23 @@ def _process(name: str, corpus: Path, runs: int, seconds: int) -> Outcome:
     said = log.read_text(errors="replace")
     inputs = [int(count) for count in re.findall(r"(?:^#|number_of_executed_units: )(\d+)", said, re.MULTILINE)]
     peaks = [int(megabytes) for megabytes in re.findall(r"(?:rss: |peak_rss_mb: +)(\d+)", said)]
-    found = re.findall(r"Test unit written to (\S+)", said)
-    if status and not found:
+    kept = re.findall(r"Test unit written to (\S+)", said)
+    found = [file for file in kept if "-timeout-" not in file or _hangs(name, Path(file))]
+    if status and not kept:
         found = [f"exit status {status}, see {log}"]
     return Outcome(max(inputs, default=0), time.monotonic() - began, max(peaks, default=0), tuple(found))
+
+
+def _hangs(name: str, file: Path) -> bool:
+    """False where an input took long because the machine stood still, which is seen by trying once more."""
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "tests.fuzz", name, "--replay", file], timeout=10 * SECONDS_OF_AN_INPUT, check=True
+        )
+    except subprocess.SubprocessError:
+        return True
+    file.unlink()
+    return False
 
 
 def _become_libfuzzer(name: str, arguments: list[str]) -> None:

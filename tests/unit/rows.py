@@ -1,4 +1,4 @@
-"""Builders for tests of the dataset checks: rows of every shape, files of every format, what is said of them."""
+"""Builders for the tests of the dataset checks: rows of every shape, files of every format, what is said of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -20,8 +21,9 @@ from pyarrow import parquet
 from adaptml.dataset import read
 from adaptml.dataset.check import DataSource, check_rows
 from adaptml.dataset.decode import Row
-from adaptml.dataset.examine import Examined, Examiner, Terms
+from adaptml.dataset.examine import Examined, Examiner
 from adaptml.dataset.report import Report
+from adaptml.dataset.terms import Terms
 from schemas.errors import Problem, Severity
 from schemas.manifest import Dataset
 
@@ -63,6 +65,30 @@ def good_rows(shape: str = "prompt_completion", count: int = 12) -> list[dict[st
     return [good_row(shape, i) for i in range(count)]
 
 
+# JSON, written oddly
+
+
+SHARES = st.tuples(st.sampled_from([0.0, 0.0, 0.05, 1.0]), st.sampled_from([0.0, 0.5, 1.0]))
+"""Of the signs of ASCII, and of those beyond, that are escaped without need."""
+
+
+def odd_text(text: str, rng: Random, shares: tuple[float, float]) -> str:
+    """JSON of a text in which these shares of the signs are escaped, in any of the ways that there are."""
+    signs = [rng.choice(_forms(sign)) if rng.random() < shares[not sign.isascii()] else _plain(sign) for sign in text]
+    return '"{}"'.format("".join(signs))
+
+
+def _plain(sign: str) -> str:
+    return json.dumps(sign, ensure_ascii=False)[1:-1]
+
+
+def _forms(sign: str) -> list[str]:
+    packed = sign.encode("utf-16-be")
+    units = [int.from_bytes(packed[i : i + 2], "big") for i in range(0, len(packed), 2)]
+    hexadecimal = ["".join(form.format(unit) for unit in units) for form in ("\\u{:04x}", "\\u{:04X}")]
+    return [_plain(sign), *hexadecimal, *(["\\/"] if sign == "/" else [])]
+
+
 # Files
 
 
@@ -77,11 +103,11 @@ def json_array(rows: Sequence[Any]) -> bytes:
     return b"[\n" + jsonl(rows).rstrip(b"\n").replace(b"\n", b",\n") + b"\n]"
 
 
-def table(rows: Sequence[dict[str, Any]], delimiter: str = ",") -> bytes:
+def table(rows: Sequence[dict[str, Any]], delimiter: str = ",", end: str = "\n") -> bytes:
     """The first row is on line 2; lists become JSON, a missing value an empty cell."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=delimiter)
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=end)
     writer.writerow(names)
     for row in rows:
         cells = [row.get(name) for name in names]
@@ -108,8 +134,8 @@ class Format:
 FORMATS = {
     ".jsonl": Format(jsonl, 1),
     ".json": Format(json_array, 2),
-    ".csv": Format(lambda rows: table(rows).replace(b"\r\n", b"\n"), 2),
-    ".tsv": Format(lambda rows: table(rows, "\t").replace(b"\r\n", b"\n"), 2),
+    ".csv": Format(table, 2),
+    ".tsv": Format(lambda rows: table(rows, "\t"), 2),
     ".parquet": Format(columnar, 1),
 }
 

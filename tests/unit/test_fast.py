@@ -1,8 +1,10 @@
-"""The fast way and the slow way say the same of every file; the slow one is simple enough to be believed."""
-
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptml.dataset import examine
+from adaptml.dataset.check import DataSource
 from adaptml.dataset.chunk import Chunk
+from adaptml.dataset.examine import Examined, Examiner
 from adaptml.dataset.fast import UNKNOWN, FastPath, Setup
 from adaptml.dataset.fingerprints import PRINT, Prints
 from adaptml.dataset.report import Report
+from adaptml.dataset.shapes import SHAPES
 from adaptml.dataset.terms import Terms
 from tests.unit.rows import (
     CONTROL,
@@ -21,94 +27,84 @@ from tests.unit.rows import (
     checked,
     chunks_of,
     conversation,
+    good_row,
     good_rows,
     jsonl,
     message,
-    said,
-    valid_rows,
+    odd_text,
+    source,
 )
 
-SHAPES = ("messages", "sharegpt", "prompt_completion", "alpaca", "text")
-AWKWARD = st.sampled_from(
-    ["", " ", "\u3000", '"', '\\"', "\\", "\\\\", 'end"', "a\nb", "{{name}}", "<|im_end|>", "jane@corp.io", "\u00e9",
-     "<\u0301", "4111 1111 1111 1111", "-----BEGIN PRIVATE KEY", '{"role": "user"}', '", "content": "', "x" * 300]
-)  # fmt: skip
-TEXT = st.one_of(AWKWARD, st.text(max_size=8))
-KEYS = ("messages", "tools", "id", "system", "label", "prompt", "text", "role", "content")
-NESTED = st.sampled_from(["[]", "{}", '[1, {"a": "b"}]']).map(json.loads)
-VALUE = st.one_of(st.none(), st.booleans(), st.integers(), TEXT, NESTED)
+TOKENS = (*CONTROL, "</s>", "<｜end▁of▁turn｜>")
 
 
-@st.composite
-def lines(draw: st.DrawFn, shape: str) -> bytes:
-    """A line as somebody may write it: right, odd or broken."""
-    row: Any = draw(valid_rows(shape))
-    for name in draw(st.lists(st.sampled_from(KEYS), max_size=2)):
-        row = {name: draw(VALUE), **row} if draw(st.booleans()) else {**row, name: draw(VALUE)}
-    for turn in draw(st.just(row.get("messages") if isinstance(row.get("messages"), list) else [])):
-        if isinstance(turn, dict) and draw(st.integers(0, 4)) == 0:
-            turn[draw(st.sampled_from(("role", "content", "weight", "name", "mood")))] = draw(VALUE)
-    if isinstance(row.get("prompt"), str) and draw(st.booleans()):
-        row["completion"] = draw(TEXT)
-    text = json.dumps(
-        row,
-        ensure_ascii=draw(st.booleans()),
-        separators=draw(st.sampled_from([(", ", ": "), (",", ":"), (" ,", " : ")])),
-    ).encode()
-    match draw(st.integers(0, 11)):
-        case 0:
-            text = text.replace(b'"role":', b'"role": "user", "role":', 1).replace(
-                b'"text":', b'"text": "", "text":', 1
-            )
-        case 1:
-            text = text[: draw(st.integers(0, len(text)))]
-        case 2:
-            text = text.replace(b"x", draw(st.sampled_from([b"\xff", b"\\u0041", b"\\ud800", b"\t", b"\\/"])), 1)
-        case 3:
-            text = draw(
-                st.sampled_from([b"", b"  ", b"\t", b"null", b"[]", b"}{", text + text, b" " + text, text + b" "])
-            )
-    return text + draw(st.sampled_from([b"", b"", b"", b"\r"]))
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """Every row is examined."""
+
+    def nothing(_: FastPath, chunk: Chunk) -> Prints:
+        prints = np.zeros(len(chunk), PRINT)
+        prints["characters"] = UNKNOWN[2]
+        return prints
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FastPath, "certify", nothing)
+        yield
 
 
-def told(report: Report) -> Any:
-    """All that a report says, but for how the sampled rows are held."""
-    samples = {
-        role: [[(item.place, item.characters) for item in part] for part in (s.first, s.longest, s.every)]
-        for role, s in report.samples.items()
+def findings(report: Report) -> dict[str, Any]:
+    """Everything that a report says."""
+    return {
+        "shape": report.shape,
+        "rows": report.rows,
+        "examples": report.examples,
+        "characters": report.characters,
+        "blank lines": report.blank_lines,
+        "counts": report.counts,
+        "errors": (report.row_errors, report.other_errors),
+        "shown": report.shown,
+        "samples": {
+            role: [sorted((*item.place, item.characters) for item in kept) for kept in (s.first, s.longest, s.every)]
+            for role, s in report.samples.items()
+        },
     }
-    return (report.shape, report.rows, report.examples, report.characters, report.blank_lines, report.counts, samples,
-            report.row_errors, report.other_errors, said(report))  # fmt: skip
 
 
-def examined_one_by_one(self: FastPath, chunk: Chunk) -> Prints:
-    prints = np.zeros(len(chunk), PRINT)
-    prints["characters"] = UNKNOWN[2]
-    return prints
+def examined_count(data: bytes, size: int, terms: Terms) -> tuple[int, Report]:
+    """(how many rows were examined one by one, the report)"""
+    count = 0
+    whole = Examiner.examine
+
+    def counting(self: Examiner, row: Any, file: str) -> Examined:
+        nonlocal count
+        count += 1
+        return whole(self, row, file)
+
+    with pytest.MonkeyPatch.context() as patch, chunks_of(size):
+        patch.setattr(examine.Examiner, "examine", counting)
+        report = checked(data, terms=terms)
+    return count, report
+
+
+# The fast way is taken
+
+
+AWKWARD = json.dumps('ä "quoted"\n😀 and \\')[1:-1]
+"""It ends in a backslash."""
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("terms", [TERMS, Terms("auto", {"id": "x"}, CONTROL)], ids=["plain", "mapped"])
-@given(data=st.data())
-@settings(max_examples=60, deadline=None)
-def test_both_ways_say_the_same(shape: str, terms: Terms, data: st.DataObject) -> None:
-    content = b"\n".join(data.draw(st.lists(lines(shape), min_size=1, max_size=14), label="lines"))
-    size = data.draw(st.sampled_from([40, 200, 1 << 20]), label="chunk")
-    with chunks_of(size):
-        fast = told(checked(content, terms=terms))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(FastPath, "certify", examined_one_by_one)
-            slow = told(checked(content, terms=terms))
-    assert fast == slow
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_rows_of_the_usual_form_are_certified(shape: str) -> None:
-    """Else the fast way would be right and useless."""
-    rows = good_rows(shape, 500)
-    data = jsonl(rows)
-    setup = Setup(shape, tuple(rows[0]), TERMS)
-    assert (FastPath(setup).certify(Chunk(1, data))["characters"] > 0).all()
+@pytest.mark.parametrize("is_ascii", [True, False])
+@pytest.mark.parametrize("more", [{}, {"id": 7, "source": {"url": "x", "tags": ["a"]}}])
+def test_rows_of_the_usual_form_are_not_examined_but_for_the_first_ones(
+    shape: str, is_ascii: bool, more: dict[str, Any]
+) -> None:
+    texts = [json.dumps(good_row(shape, i) | more).replace(f"question {i}", f"{i} {AWKWARD}") for i in range(200)]
+    lines = [json.dumps(json.loads(text), ensure_ascii=is_ascii).encode() for text in texts]
+    count, report = examined_count(jsonl(lines), len(lines[0]) + 1, Terms(control_tokens=TOKENS))
+    assert count < 10
+    assert report.examples["train"] == 200
+    assert report.errors == 0
 
 
 @pytest.mark.parametrize(
@@ -129,15 +125,212 @@ def test_what_is_common_in_chats_is_certified(row: Any, separators: tuple[str, s
     assert (path.certify(Chunk(1, text * 50))["characters"] > 0).all()
 
 
-def test_columns_that_are_not_used_do_not_slow_the_file_down() -> None:
-    rows = [{"id": i, "source": "web", **row} for i, row in enumerate(good_rows("messages", 200))]
-    path = FastPath(Setup("messages", ("id", "source", "messages"), TERMS))
-    assert (path.certify(Chunk(1, jsonl(rows)))["characters"] > 0).all()
-
-
 def test_one_odd_row_sends_only_its_neighbours_to_be_examined() -> None:
-    rows: list[Any] = [*good_rows("messages", 400)]
+    rows: list[Any] = good_rows("messages", 400)
     rows[123] = {"messages": "x"}
     certified = FastPath(Setup("messages", ("messages",), TERMS)).certify(Chunk(1, jsonl(rows)))["characters"] > 0
     assert not certified[123]
     assert certified.sum() >= 396
+
+
+# It says the same as examining every row: files are drawn by chance, as Hypothesis would draw mostly small ones
+
+PLAIN = ("x", "y", 'so-called "z"', "a\nb", "é", "back\\slash", "😀", "{}", "1")
+TRICKY = (
+    *("", " ", "\u2003", "\u00a0\n", '"', "\\", '\\"', '"\\', "{", "}", "}{", "null", "prompt", "role", '"role"'),
+    *('": "', "größe", "a/b", "user", "text", "{{name}}", "ann@mail.org", "ann@example.com", "+49 30 1234567", "\x7f"),
+    *TOKENS,
+)
+VALUES = (None, None, "x", "", " ", "ann@mail.org", 5, 1.5, True, [], {}, ["x"], {"role": "x"}, {"text": "x", "": None})
+COLUMNS = (
+    *("id", "label", "chosen", "rejected", "größe", "a/b", 'q"t', "b\\s", "t\tb", "", "role", "content", "name"),
+    *("text", "tools", "functions", "system", "input", "history", "messages", "prompt", "completion", "output"),
+    *("instruction", "conversations"),
+)
+ROLES = (
+    *(("user", "assistant"), ("system", "user", "assistant"), ("user", "assistant", "user", "assistant")) * 10,
+    *(("user",), ("assistant",), ("user", "user", "assistant"), ("user", "system", "assistant"), ("robot",)),
+    *(("user", "tool", "assistant"), ("developer", "user", "assistant"), ()),
+)
+SPEAKERS = {"user": ("human", "user"), "assistant": ("gpt", "model"), "tool": ("observation",)}
+BROKEN_LINES = (
+    *(b"", b" ", b"\r", b"[]", b"null", b'"x"', b"{}", b"{", b"}", b'{"text": "x"', b'{"text": "x"} {"text": "y"}'),
+    *(b'{"text": "caf\xe9"}', b'\xef\xbb\xbf{"text": "x"}', b'{"text": NaN}', b'{"prompt": "x}', b'{y", "output": 1}'),
+    *(b'{"text": "\\ud800"}', b"{" * 3000 + b"}" * 3000, b'{"id": ' + b"9" * 400 + b', "text": "x"}'),
+)
+FILES = (("more.jsonl", "train"), ("held-out.jsonl", "validation"))
+
+
+def a_text(rng: Random) -> str:
+    return rng.choice(PLAIN) + rng.choice(PLAIN) if rng.random() < 0.9 else rng.choice(TRICKY)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How rows of one dataset differ from good ones, and how they are written."""
+
+    rng: Random
+    shape: str
+    names: dict[str, str]
+    extra: tuple[str, ...]
+    oddness: float
+    """Of what a row says."""
+    sloppiness: float
+    """Of how it is written."""
+    shares: tuple[float, float]
+
+    def chance(self, share: float) -> bool:
+        return self.rng.random() < share
+
+    def row(self) -> dict[str, Any]:
+        """Under the names of the file."""
+        rng, required = self.rng, SHAPES[self.shape].required
+        row: dict[str, Any] = {self.named(name): a_text(rng) for name in required}
+        if self.shape in ("messages", "sharegpt"):
+            row = {self.named(required[0]): self.turns()}
+        for name in SHAPES[self.shape].optional:
+            if self.chance(self.oddness):
+                row[self.named(name)] = rng.choice(VALUES)
+        for name in self.extra:
+            if self.chance(0.7):
+                row[name] = rng.choice(VALUES) if self.chance(0.5) else None
+        if self.chance(self.oddness):
+            row[rng.choice([*row])] = rng.choice(VALUES)
+        if self.chance(self.oddness):
+            del row[rng.choice([*row])]
+        return row
+
+    def turns(self) -> list[dict[str, Any]]:
+        rng = self.rng
+        keys = [self.named(key) for key in (("role", "content") if self.shape == "messages" else ("from", "value"))]
+        roles = rng.choice(ROLES)
+        if self.shape == "sharegpt":
+            roles = tuple(rng.choice(SPEAKERS.get(role, (role,))) for role in roles)
+        turns: list[dict[str, Any]] = [{keys[0]: role, keys[1]: a_text(rng)} for role in roles]
+        if turns and self.chance(self.oddness):
+            rng.choice(turns)[rng.choice(["name", "weight", *keys, "speaker"])] = rng.choice(VALUES)
+        return turns
+
+    def named(self, name: str) -> str:
+        return self.names.get(name, name)
+
+    def written(self, value: Any) -> str:
+        """JSON with white space, escapes and keys that appear twice."""
+        rng = self.rng
+        match value:
+            case dict():
+                pairs = list(value.items())
+                if self.chance(self.sloppiness):
+                    rng.shuffle(pairs)
+                if pairs and self.chance(self.sloppiness):
+                    key, same = rng.choice(pairs)
+                    pairs.insert(rng.randrange(len(pairs) + 1), (key, rng.choice([same, None, "x"])))
+                members = [f"{self.written(key)}: {self.written(item)}" for key, item in pairs]
+                return "{" + ",".join(f"{self.space()}{member}{self.space()}" for member in members) + "}"
+            case list():
+                return "[" + ",".join(f"{self.space()}{self.written(item)}{self.space()}" for item in value) + "]"
+            case str():
+                return odd_text(value, rng, self.shares if self.chance(self.sloppiness) else (0.0, 0.0))
+            case _:
+                return json.dumps(value)
+
+    def space(self) -> str:
+        return self.rng.choice([" ", "  ", "\t", "\r"]) if self.chance(self.sloppiness) else ""
+
+    def file(self) -> bytes:
+        rng = self.rng
+        lines = [self.written(self.row()).encode() for _ in range(rng.randint(1, 20))]
+        if self.chance(5 * self.oddness):
+            lines.insert(rng.randrange(len(lines) + 1), rng.choice(BROKEN_LINES))
+        if self.chance(5 * self.oddness):
+            i = rng.randrange(len(lines))
+            lines[i] = self.damaged(lines[i])
+        end = rng.choice([b"\n", b"\n", b"\r\n"])
+        return end.join(lines) + end * rng.randrange(2)
+
+    def damaged(self, line: bytes) -> bytes:
+        at, rng = self.rng.randrange(len(line) + 1), self.rng
+        put = rng.choice([b"\xff", b"\\u0041", b"\\ud800", b"\t", b"\\/", b"\0", b'"', b"}", b"{", b"\\"])
+        return rng.choice([line[:at], line[at:], line[:at] + put + line[at:], line + line, b" " + line, line + b" "])
+
+
+def odd_files(rng: Random) -> tuple[list[DataSource], Terms]:
+    """Files of rows that are alike, some broken, after one row that shows the form; terms under which to check them."""
+    shape = rng.choice(sorted(SHAPES))
+    own = [*SHAPES[shape].columns(), *{"messages": ("role", "content"), "sharegpt": ("from", "value")}.get(shape, ())]
+    names = {rng.choice(own): rng.choice(COLUMNS) for _ in range(rng.choice([0, 0, 0, 1, 2]))}
+    extra = tuple(rng.sample(COLUMNS, rng.choice([0, 0, 1, 2, 3])))
+    terms = Terms(rng.choice(["auto", "auto", shape]), names, rng.choice([TOKENS, CONTROL, ()]), "tiny")
+    shares = rng.choice([(0.0, 1.0), (0.0, 0.5), (0.05, 0.0), (1.0, 1.0)])
+    style = Style(rng, shape, names, extra, rng.choice([0, 0.02, 0.1]), rng.choice([0, 0.02, 0.1]), shares)
+    first = dict.fromkeys(extra) | {names.get(name, name): item for name, item in good_row(shape, 1).items()}
+    sources = [source(jsonl([first]), "first.jsonl")]
+    sources += [source(style.file(), name, role) for name, role in FILES[: rng.randint(1, 2)]]
+    return sources, terms
+
+
+def assert_both_ways_agree(sources: list[DataSource], terms: Terms, size: int = 100_000) -> None:
+    with chunks_of(size):
+        fast = checked(sources, terms=terms)
+        with one_by_one():
+            slow = checked(sources, terms=terms)
+    assert findings(fast) == findings(slow)
+
+
+@given(rng=st.randoms(use_true_random=True), size=st.integers(1, 2000))
+@settings(max_examples=300, deadline=None)
+def test_the_report_is_the_same_as_when_every_row_is_examined(rng: Random, size: int) -> None:
+    sources, terms = odd_files(rng)
+    assert_both_ways_agree(sources, terms, size)
+
+
+@given(rng=st.randoms(use_true_random=True))
+@settings(max_examples=250, deadline=None)
+def test_keys_that_are_escaped_or_stand_twice_are_seen(rng: Random) -> None:
+    names = rng.choice(["prompt", "prompt", "größe", "a/b"]), "completion"
+    keys = [*names, *rng.sample(["id", "frage", "größen", "a/c", "x\u2028"], rng.randrange(3))]
+    lines = [odd_keys(rng, keys) for _ in range(rng.randint(1, 8))]
+    sources = [source(jsonl([dict.fromkeys(keys, "z")])), source(jsonl(lines), "more.jsonl")]
+    assert_both_ways_agree(sources, Terms(columns=dict(zip(("prompt", "completion"), names, strict=True))))
+
+
+def odd_keys(rng: Random, keys: list[str]) -> bytes:
+    """An object with each of the keys once, mostly; some of them escaped."""
+    members = []
+    for key in keys:
+        for _ in range(rng.choice([1] * 20 + [0, 2])):
+            escaped = odd_text(key, rng, rng.choice([(0.5, 0.5), (1.0, 1.0)]) if rng.random() < 0.1 else (0.0, 0.0))
+            members.append(f"{escaped}: {json.dumps(key if rng.random() < 0.02 else rng.choice('xyz'))}")
+    return "{{{}}}".format(", ".join(members)).encode()
+
+
+ROWS_AND_NOT = (
+    *(b'{"text": "x"}', b'{"text": "y"}\r', b'{"text": "v"} {"text": "w"}', b"", b"{}"),
+    *(b'{"text":', b'"z"}', b' {"text": "u"}'),
+)
+
+
+@given(lines=st.lists(st.sampled_from(ROWS_AND_NOT), min_size=1, max_size=6))
+@settings(max_examples=150, deadline=None)
+def test_lines_that_are_not_one_row_each_are_seen(lines: list[bytes]) -> None:
+    assert_both_ways_agree([source(ROWS_AND_NOT[0], "first.jsonl"), source(b"\n".join(lines), "more.jsonl")], Terms())
+
+
+def test_a_column_that_is_read_may_make_a_row_another_shape() -> None:
+    rows = [good_row("prompt_completion", i) | {"messages": "be brief" if i == 2 else None} for i in range(5)]
+    sources = [source(jsonl(rows[:1]), "first.jsonl"), source(jsonl(rows[1:]), "more.jsonl")]
+    assert_both_ways_agree(sources, Terms(columns={"system": "messages"}))
+
+
+@given(rng=st.randoms(use_true_random=True), shape=st.sampled_from(sorted(SHAPES)), asked=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_columns_that_make_a_row_another_shape_are_seen(rng: Random, shape: str, asked: bool) -> None:
+    others = rng.sample([name for name in COLUMNS if name not in SHAPES[shape].required], rng.randint(1, 5))
+    rows = [
+        {name: rng.choice([None, "x", True, 5, []]) for name in rng.sample(others, rng.randint(0, len(others)))}
+        | good_row(shape, i)
+        for i in range(rng.randint(1, 6))
+    ]
+    columns = rng.choice([{}, {"messages": "chosen"}, {"completion": "chosen"}])
+    sources = [source(jsonl([dict.fromkeys(others) | good_row(shape, 99)])), source(jsonl(rows), "more.jsonl")]
+    assert_both_ways_agree(sources, Terms(shape if asked else "auto", columns))

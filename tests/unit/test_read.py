@@ -20,7 +20,7 @@ from tests.unit.rows import Drip, Endless, Place, place
 MiB = 1024 * 1024
 
 
-def rows_of(data: bytes, name: str = "a.jsonl") -> tuple[list[Row], list[Place], list[Problem]]:
+def opened(data: bytes, name: str = "a.jsonl") -> tuple[list[Row], list[Place], list[Problem]]:
     """(rows, places of what stopped the reading, notes)"""
     notes: list[Problem] = []
     rows: list[Row] = []
@@ -34,7 +34,7 @@ def rows_of(data: bytes, name: str = "a.jsonl") -> tuple[list[Row], list[Place],
 
 def values(data: bytes, name: str = "a.jsonl") -> list[tuple[int, Any]]:
     """(line, value) of each row of a file that can be read."""
-    rows, stopped, _ = rows_of(data, name)
+    rows, stopped, _ = opened(data, name)
     assert not stopped
     assert not [row.problem for row in rows if row.problem]
     return [(row.line, row.value) for row in rows]
@@ -42,7 +42,7 @@ def values(data: bytes, name: str = "a.jsonl") -> list[tuple[int, Any]]:
 
 def broken(data: bytes, name: str = "a.jsonl") -> list[Place]:
     """Places of all that is wrong with a file as such, its rows first."""
-    rows, stopped, _ = rows_of(data, name)
+    rows, stopped, _ = opened(data, name)
     return [place(row.problem) for row in rows if row.problem] + stopped
 
 
@@ -84,7 +84,7 @@ def test_a_type_that_is_not_read_is_refused_with_those_that_are(name: str, suffi
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
 def test_a_byte_order_mark_is_skipped_and_noted(name: str) -> None:
     data = b'\xef\xbb\xbf[{"text": "x"}]' if name == "a.json" else b'\xef\xbb\xbf{"text": "x"}\n'
-    rows, stopped, notes = rows_of(data, name)
+    rows, stopped, notes = opened(data, name)
     assert [row.value for row in rows] == [{"text": "x"}]
     assert not stopped
     assert [place(note) for note in notes] == [("byte_order_mark", name, None, None)]
@@ -98,7 +98,7 @@ def test_utf_16_is_refused_at_its_first_byte(name: str, encoding: str) -> None:
 
 
 def test_crlf_is_read_like_a_line_feed_and_noted() -> None:
-    rows, _, notes = rows_of(b'{"a": 1}\r\n\r\n{"a": 2}\r\n')
+    rows, _, notes = opened(b'{"a": 1}\r\n\r\n{"a": 2}\r\n')
     assert [(row.line, row.value) for row in rows] == [(1, {"a": 1}), (3, {"a": 2})]
     assert [place(note) for note in notes] == [("crlf_line_ends", "a.jsonl", None, None)]
 
@@ -146,7 +146,7 @@ def test_an_overlong_line_is_told_and_the_lines_after_it_keep_their_numbers(
 
 def test_a_line_over_10_mib_amid_a_file_is_told_once_and_the_rest_is_read() -> None:
     line = b'{"text": "%s"}' % (b"a" * (MAX_LINE_BYTES + 3 * MiB))
-    rows, stopped, _ = rows_of(b'{"text": "x"}\n' + line + b'\n{"text": "y"}\n')
+    rows, stopped, _ = opened(b'{"text": "x"}\n' + line + b'\n{"text": "y"}\n')
     assert not stopped
     assert [(row.line, row.value) for row in rows if row.problem is None] == [(1, {"text": "x"}), (3, {"text": "y"})]
     assert [place(row.problem) for row in rows if row.problem] == [("line_too_long", "a.jsonl", 2, None)]
@@ -275,7 +275,7 @@ def test_a_json_file_that_is_no_array_is_told_what_it_is(data: bytes, found: str
 
 @pytest.mark.parametrize("data", [b'{"a": 1}\n\n{"a": 2}\n', b'\n{"a": 1}\r\n{"a": 2}', b'{"a": 1}'])
 def test_json_lines_in_a_json_file_are_read_and_noted(data: bytes) -> None:
-    rows, stopped, notes = rows_of(data, "a.json")
+    rows, stopped, notes = opened(data, "a.json")
     lines = data.split(b"\n")
     assert [(row.line, row.value) for row in rows] == [
         (number, json.loads(line)) for number, line in enumerate(lines, start=1) if line.strip()

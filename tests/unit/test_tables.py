@@ -61,7 +61,7 @@ def message(data: bytes, name: str = "a.csv") -> str:
 @settings(max_examples=80, deadline=None)
 def test_cells_are_read_as_they_were_written(rows: list[tuple[str, str]], delimiter: str, drip: int) -> None:
     cells = [{"p": p.encode("utf-8", "replace").decode(), "q": q.encode("utf-8", "replace").decode()} for p, q in rows]
-    data = table([{"p": "0", "q": "0"}, *cells], delimiter)
+    data = table([{"p": "0", "q": "0"}, *cells], delimiter, "\r\n")
     found = good(Drip(data, drip), "a.tsv" if delimiter == "\t" else "a.csv")
     assert [value for _, value in found[1:]] == cells
 

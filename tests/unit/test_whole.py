@@ -1,159 +1,165 @@
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Any
+import math
+from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from adaptml.dataset.check import conclude
-from adaptml.dataset.fingerprints import PRINT, fingerprint
-from adaptml.dataset.report import Report
-from adaptml.dataset.whole import Fingerprints
-from schemas.errors import Severity
-from schemas.manifest import Dataset
-from tests.unit.rows import (
-    checked,
-    conversation,
-    errors,
-    examined,
-    file_of,
-    good_row,
-    good_rows,
-    jsonl,
-    notes,
-    source,
-    warnings,
+from adaptml.dataset.fingerprints import PRINT, Prints
+from adaptml.dataset.whole import SHOWN, Fingerprints
+from schemas.errors import Problem
+from tests.unit.rows import place
+
+
+def prints(*rows: tuple[int, int, int], first_line: int = 1) -> Prints:
+    """(row, answer, characters) of each line."""
+    made = np.zeros(len(rows), PRINT)
+    for i, (row, answer, characters) in enumerate(rows):
+        made[i]["line"], made[i]["row"] = first_line + i, row
+        made[i]["answer"], made[i]["characters"] = answer, characters
+    return made
+
+
+def findings(known: Fingerprints) -> dict[str, tuple[list[Problem], int]]:
+    """By code: (those shown, how many)."""
+    return {first[0].code: (first, total) for first, total in known.findings() if first}
+
+
+@given(
+    files=st.lists(
+        st.tuples(st.sampled_from(["train", "validation"]), st.lists(st.integers(1, 8), max_size=12)), max_size=5
+    ),
 )
+@settings(max_examples=150, deadline=None)
+def test_copies_and_overlaps_are_those_that_comparing_one_by_one_finds(files: list[tuple[str, list[int]]]) -> None:
+    known = Fingerprints()
+    first: dict[int, str] = {}
+    copies, overlaps = [], []
+    for number, (role, rows) in enumerate(files):
+        known.add(f"f{number}", role, prints(*((row, row, 5) for row in rows)))
+        for line, row in enumerate(rows, start=1):
+            if role == "train" and row in first:
+                copies.append((f"f{number}", line, first[row]))
+            elif role == "train":
+                first[row] = f"f{number} line {line}"
+    for number, (role, rows) in enumerate(files):
+        for line, row in enumerate(rows, start=1):
+            if role == "validation" and row in first:
+                overlaps.append((f"f{number}", line, first[row]))
+    found = findings(known)
+    for code, expected in (("duplicate_example", copies), ("train_validation_overlap", overlaps)):
+        shown, total = found.get(code, ([], 0))
+        assert [(p.file, p.line) for p in shown] == [(file, line) for file, line, _ in expected]
+        assert all(other in p.message for p, (_, _, other) in zip(shown, expected, strict=True))
+        assert total == len(expected)
 
 
-def concluded(report: Report, **settings: Any) -> Report:
-    conclude(report, Dataset(train=["train.jsonl"], **settings))
-    return report
+def test_of_very_many_copies_the_first_are_shown_and_all_are_counted() -> None:
+    known = Fingerprints()
+    known.add("a", "train", prints(*[(7, 7, 5)] * 1000))
+    shown, total = findings(known)["duplicate_example"]
+    assert total == 999
+    assert [p.line for p in shown] == list(range(2, 102))
 
 
-def test_each_copy_names_the_first_of_its_kind() -> None:
-    rows = good_rows("messages", 12)
-    report = checked(jsonl([*rows, rows[3], rows[3], rows[0]]))
-    assert report.counts["duplicate_example"] == 3
-    found = [p for p in report.of(Severity.WARNING) if p.code == "duplicate_example"]
-    assert [(p.line, p.message) for p in found] == [
-        (13, "the same example as train.jsonl line 4"),
-        (14, "the same example as train.jsonl line 4"),
-        (15, "the same example as train.jsonl line 1"),
-    ]
+@given(answers=st.lists(st.integers(0, 3), min_size=15, max_size=50))
+@settings(max_examples=150, deadline=None)
+def test_an_answer_dominates_from_half_of_twenty_examples_on(answers: list[int]) -> None:
+    known = Fingerprints()
+    known.add("a", "train", prints(*((100 + i, answer, 5) for i, answer in enumerate(answers))))
+    given_answers = [answer for answer in answers if answer]
+    count = max(Counter(given_answers).values(), default=0)
+    found = findings(known).get("dominant_answer")
+    if len(given_answers) < 20 or count < len(given_answers) / 2:
+        assert found is None
+        return
+    assert found is not None
+    ((problem,), total) = found
+    assert total == 1
+    assert problem.line is not None
+    assert given_answers.count(answers[problem.line - 1]) == count
+    assert answers.index(answers[problem.line - 1]) == problem.line - 1
+    assert f"{round(100 * count / len(given_answers))} %" in problem.message
 
 
-def test_other_roles_with_the_same_texts_are_another_example() -> None:
-    one = {"messages": [{"role": "system", "content": "a"}, *conversation("b", "c")["messages"]]}
-    other = {"messages": conversation("a", "b", "b", "c")["messages"]}
-    prints = [fingerprint(found.example) for found in map(examined, (one, other)) if found.example]
-    assert len({row for row, _, _ in prints}) == 2
+def test_only_training_examples_are_looked_at_for_copies_answers_and_lengths() -> None:
+    known = Fingerprints()
+    known.add("t", "train", prints(*((i, i, 100) for i in range(1, 31))))
+    known.add("v", "validation", prints(*((1000, 7, 10**6) for _ in range(100))))
+    assert findings(known) == {}
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet", ".tsv.gz"])
-def test_an_example_in_training_and_validation_is_told_whatever_the_files(suffix: str) -> None:
-    rows = good_rows("prompt_completion", 12)
-    held_out = [good_row("prompt_completion", 100), rows[5]]
-    report = checked([source(file_of(".jsonl", rows)), source(file_of(suffix, held_out), f"val{suffix}", "validation")])
-    line = {".jsonl": 2, ".parquet": 2}.get(suffix, 3)
-    assert errors(report) == [("train_validation_overlap", f"val{suffix}", line, None)]
-    assert "train.jsonl line 6" in report.of(Severity.ERROR)[0].message
-    assert report.examples["validation"] == 1
-
-
-def test_one_answer_to_everything_is_told_from_twenty_examples_on() -> None:
-    def rows(count: int) -> list[Any]:
-        return [conversation(f"q {i}", "I do not know." if i % 2 else f"a {i}") for i in range(count)]
-
-    assert "dominant_answer" not in checked(jsonl(rows(18))).counts
-    (found,) = [p for p in warnings(checked(jsonl(rows(20)))) if p[0] == "dominant_answer"]
-    assert found == ("dominant_answer", "train.jsonl", 2, None)
-
-
-def test_a_row_far_longer_than_the_others_is_told() -> None:
-    rows = [*good_rows("messages", 30), conversation("q", "long " * 2000)]
-    assert ("length_outlier", "train.jsonl", 31, None) in warnings(checked(jsonl(rows)))
-    even = [conversation("q", "x" * (100 + i)) for i in range(30)]
-    assert "length_outlier" not in checked(jsonl(even)).counts
-
-
-def test_few_examples_are_a_warning_and_none_an_error() -> None:
-    assert concluded(checked(jsonl(good_rows(count=9)))).counts["few_examples"] == 1
-    assert concluded(checked(jsonl(good_rows(count=10)))).counts["few_examples"] == 0
-    assert [code for code, *_ in errors(concluded(checked(b"\n\n")))] == ["no_examples"]
-
-
-def test_validation_files_without_an_example_are_refused() -> None:
-    report = checked([source(jsonl(good_rows())), source(b"\n", "val.jsonl", "validation")])
-    assert [code for code, *_ in errors(concluded(report, validation=["val.jsonl"]))] == ["validation_without_examples"]
+def test_an_example_far_longer_than_the_others_is_told_with_its_length() -> None:
+    known = Fingerprints()
+    known.add("a", "train", prints(*((i, i, 100 + i) for i in range(1, 40)), (50, 50, 5000)))
+    ((problem,), total) = findings(known)["length_outlier"]
+    assert total == 1
+    assert place(problem) == ("length_outlier", "a", 40, None)
+    assert problem.message == "the example has 5000 characters, where the middle one has 120"
 
 
 @pytest.mark.parametrize(
-    "data", [jsonl(good_rows()), b'{"text": "x"}\n[\n', b"\x1f\x8bbroken"], ids=["good", "bad", "gzip"]
+    "lengths",
+    [
+        [100] * 19 + [10**6],  # of nineteen, none is called odd
+        [100] * 30 + [330],  # lengths that hardly differ may do so by half
+        [round(10 ** (i / 20)) for i in range(100)],  # lengths that differ widely
+        [0] * 30,
+        [1] * 30,
+    ],
 )
-def test_a_checksum_that_does_not_match_is_told_also_where_reading_stopped(data: bytes) -> None:
-    found = errors(checked(data, sha256={"train.jsonl": "0" * 64}))
-    assert ("checksum_mismatch", "train.jsonl", None, None) in found
+def test_lengths_that_are_not_far_out_are_not_told(lengths: list[int]) -> None:
+    known = Fingerprints()
+    known.add("a", "train", prints(*((i, i, length) for i, length in enumerate(lengths, start=1)))[:-1])
+    known.add("a", "train", prints((99_999, 99_999, lengths[-1]), first_line=len(lengths)))
+    found = findings(known)
+    assert "length_outlier" not in found or len(lengths) == 20
 
 
-def test_a_checksum_that_matches_is_not_told() -> None:
-    data = jsonl(good_rows())
-    assert not checked(data, sha256={"train.jsonl": hashlib.sha256(data).hexdigest()}).errors
+def test_no_training_examples_mean_no_findings() -> None:
+    known = Fingerprints()
+    assert findings(known) == {}
+    known.add("v", "validation", prints((1, 1, 5), (1, 1, 5)))
+    assert findings(known) == {}
 
 
-def test_more_examples_than_are_kept_are_said_to_be_sampled_and_copies_still_found() -> None:
-    fingerprints = Fingerprints(kept=100)
-    rows = jsonl([good_row("messages", i) for i in range(1000)] * 2)
-    found = [examined(json.loads(line)) for line in rows.splitlines()]
-    prints = np.zeros(len(found), PRINT)
-    for i, one in enumerate(found):
-        assert one.example is not None
-        prints[i]["line"] = i + 1
-        prints[i]["row"], prints[i]["answer"], prints[i]["characters"] = fingerprint(one.example)
-    fingerprints.add("train.jsonl", "train", prints)
-    kinds = {first[0].code: (first, total) for first, total in fingerprints.findings() if first}
-    share = int(kinds["duplicates_sampled"][0][0].message.split("one in ")[1].split()[0])
-    copies = kinds["duplicate_example"][1]
-    assert share >= 16
-    assert 1000 / share / 2 < copies < 1000 / share * 2
-    assert all((p.line or 0) > 1000 for p in kinds["duplicate_example"][0])
+# Of more than are kept
 
 
-def test_problems_are_all_counted_and_the_first_hundred_kept() -> None:
-    report = checked(b"nope\n" * 250 + jsonl(good_rows()) + b"{}\n" * 7)
-    assert report.counts["invalid_json"] == 250
-    assert report.counts["unknown_row_shape"] == 7
-    assert [p[2] for p in errors(report)] == list(range(1, 101))
-    assert (report.invalid_rows, report.examples["train"]) == (257, 12)
+def test_a_fingerprint_of_0_stays_whatever_happens() -> None:
+    known = Fingerprints(3)
+    known.add("a", "train", prints(*[(0, 1, 5)] * 9, (2**64 - 1, 1, 5)))
+    assert findings(known)["duplicate_example"][1] == 8
 
 
-def test_quarantine_goes_on_and_counts_but_not_past_a_broken_file() -> None:
-    data = jsonl([*good_rows(), b"{]"])
-    report = concluded(checked(data, on_invalid_row="quarantine"), on_invalid_row="quarantine")
-    assert (report.row_errors, report.other_errors, report.counts["rows_quarantined"]) == (1, 0, 1)
-    packed = file_of(".jsonl.gz", good_rows())[:-9]
-    assert checked(packed, "train.jsonl.gz", on_invalid_row="quarantine").other_errors == 1
+@given(rows=st.lists(st.integers(1, 2**64 - 1), min_size=1, max_size=200), kept=st.integers(1, 50))
+@settings(max_examples=60, deadline=None)
+def test_no_more_are_kept_than_allowed_and_copies_stay_or_go_together(rows: list[int], kept: int) -> None:
+    known = Fingerprints(kept)
+    for i in range(0, len(rows), 10):
+        part = [(row, 1, 5) for row in rows[i : i + 10]]
+        known.add("a", "train", prints(*part, *part, first_line=2 * i + 1))
+    found = findings(known)
+    shown, total = found.get("duplicate_example", ([], 0))
+    left = [row for row in {*rows} if row & known._mask == 0]
+    assert known._count == sum(2 * rows.count(row) for row in left) <= kept
+    assert total == sum(2 * rows.count(row) - 1 for row in left)
+    assert ("duplicates_sampled" in found) == (2 * len(rows) > kept and len(left) > 0)
+    assert len(shown) == min(total, SHOWN)
 
 
-def test_what_is_put_up_with_is_noted() -> None:
-    data = b"\xef\xbb\xbf" + jsonl(good_rows()).replace(b"\n", b"\r\n") + b"\r\n\n"
-    report = checked(data)
-    assert {code for code, *_ in notes(report)} == {"byte_order_mark", "crlf_line_ends", "blank_lines"}
-    assert not report.errors
-
-
-def test_no_text_of_a_row_is_in_a_message() -> None:
-    secret = "hunter2 " * 6  # longer than names of columns are
-    bad = [
-        {"messages": [{"role": secret, "content": secret}]},
-        {"messages": [{"role": "user", "content": secret, secret: secret}]},
-        {secret: secret},
-        secret,
-        {"prompt": secret, "completion": [secret]},
-        {"messages": [{"role": "assistant", "content": f"<|im_end|> {secret} AKIAABCDEFGHIJKLMNOP a@b.io {{{{x}}}}"}]},
-    ]
-    report = checked(jsonl([*good_rows(), *bad]) + f'{{"text": "{secret}'.encode())
-    assert report.errors >= len(bad)
-    assert not [p for severity in Severity for p in report.of(severity) if "hunter2" in str(p)]
+def test_a_sample_keeps_the_share_of_an_answer() -> None:
+    rng = np.random.default_rng(1)
+    known = Fingerprints(2000)
+    for _ in range(20):
+        rows = rng.integers(0, 2**63, 1000)
+        known.add("a", "train", prints(*((int(row), 1 + i % 4 // 3, 5) for i, row in enumerate(rows))))
+    found = findings(known)
+    ((problem,), _) = found["dominant_answer"]
+    share = int(problem.message.partition(" ")[0])
+    assert math.isclose(share, 75, abs_tol=5)
+    ((note,), _) = found["duplicates_sampled"]
+    assert "one in 16 of them" in note.message
