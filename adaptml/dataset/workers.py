@@ -152,6 +152,9 @@ class Workers:
             certified = engine.certify(chunk)
         except (EOFError, OSError):  # it died, for want of memory perhaps
             return self._here.certify(chunk)
+        except BaseException:
+            self._idle.put(engine)  # others wait for it, and would for ever
+            raise
         self._idle.put(engine)
         return certified
 

@@ -68,12 +68,8 @@ def good_rows(shape: str = "prompt_completion", count: int = 12) -> list[dict[st
 # JSON, written oddly
 
 
-SHARES = st.tuples(st.sampled_from([0.0, 0.0, 0.05, 1.0]), st.sampled_from([0.0, 0.5, 1.0]))
-"""Of the signs of ASCII, and of those beyond, that are escaped without need."""
-
-
 def odd_text(text: str, rng: Random, shares: tuple[float, float]) -> str:
-    """JSON of a text in which these shares of the signs are escaped, in any of the ways that there are."""
+    """JSON of a text in which these shares of the signs (of ASCII, and beyond) are escaped, in one way or another."""
     signs = [rng.choice(_forms(sign)) if rng.random() < shares[not sign.isascii()] else _plain(sign) for sign in text]
     return '"{}"'.format("".join(signs))
 

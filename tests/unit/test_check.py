@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from adaptml.dataset import source as sources
 from adaptml.dataset.check import check_rows, conclude, is_refused, terms_of
 from adaptml.dataset.chunk import MAX_LINE_BYTES
+from adaptml.dataset.fast import FastPath
 from adaptml.dataset.report import SHOWN, SHOWN_WARNINGS_OF_A_KIND, Report
 from adaptml.dataset.shapes import SHAPES
 from adaptml.dataset.terms import Terms
@@ -210,6 +211,16 @@ def test_a_file_that_cannot_be_opened_or_read_is_told() -> None:
     report = checked([streamed(gone, "a.jsonl"), streamed(Vanishing, "b.jsonl"), source(jsonl(good_rows()), "c.jsonl")])
     assert errors(report) == [("file_not_found", "a.jsonl", None, None), ("data_gone", "b.jsonl", None, None)]
     assert report.examples["train"] == 12
+
+
+@pytest.mark.timeout(60)
+def test_a_fault_of_the_checks_themselves_ends_them_and_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(FastPath, "certify", out_of_memory)
+    with chunks_of(100), pytest.raises(MemoryError):
+        checked(jsonl(good_rows("messages", 100)))
 
 
 # Checksums
@@ -553,7 +564,7 @@ def test_a_long_key_within_a_row_is_not_repeated() -> None:
     suffix=st.sampled_from([".jsonl", ".json", ".csv"]),
     asked=st.sampled_from(["auto", *SHAPES]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_text_or_long_key_of_a_row_is_repeated(row: Any, cut: int, suffix: str, asked: str) -> None:
     line = json.dumps(row).encode()[: cut if cut < 100 else None]
     data = {".jsonl": line, ".json": b"[" + line + b"]", ".csv": b"text,prompt,messages\n" + line}[suffix]
@@ -596,7 +607,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 @example(data=b'{"a":' * 100_000, name="a.jsonl", size=10_000)
 @example(data=b'"' * 1001, name="a.csv", size=10)
 @example(data=b"\x1f\x8b", name="a.jsonl", size=1)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_bytes_under_any_name_make_a_check_fail(data: bytes, name: str, size: int) -> None:
     file = streamed(lambda: Drip(data, size), name, len(data))
     with chunks_of(size):

@@ -365,7 +365,7 @@ def name_of(breakage: Breakage) -> str:
 
 @pytest.mark.parametrize("breakage", BREAKAGES, ids=name_of)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_broken_row_among_good_ones_is_told_with_its_code_and_place(breakage: Breakage, data: st.DataObject) -> None:
     rows = data.draw(st.lists(breakage.rows(), min_size=2, max_size=5))
     i = data.draw(st.integers(0, len(rows) - 1))
@@ -379,7 +379,7 @@ def test_a_broken_row_among_good_ones_is_told_with_its_code_and_place(breakage: 
 
 @pytest.mark.parametrize("suffix", [".json", ".json.gz", ".csv", ".tsv"])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_broken_row_is_told_the_same_in_other_formats(suffix: str, data: st.DataObject) -> None:
     breakage = data.draw(st.sampled_from([b for b in BREAKAGES if "json" in suffix or b.fits_tables]))
     rows = data.draw(st.lists(breakage.rows(), min_size=2, max_size=4))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptml.dataset.scan import Scanner, scanner
-from tests.unit.rows import CONTROL, SHARES, odd_text
+from tests.unit.rows import CONTROL, odd_text
 
 FOREIGN = ("<｜end▁of▁turn｜>", "</s>", '<"quoted">')
 """Control tokens that JSON may write in more than one way."""
@@ -151,26 +151,25 @@ TRIGGERS = [
 ]
 
 
-@st.composite
-def written(draw: st.DrawFn) -> tuple[str, bytes]:
-    """(text, JSON of it): each sign as it is or escaped in one of the ways that there are."""
-    text = "".join(draw(st.lists(st.sampled_from(TRIGGERS) | st.sampled_from(CONTROL + FOREIGN), max_size=4)))
-    return text, odd_text(text, draw(st.randoms(use_true_random=False)), draw(SHARES)).encode()
+SHARES = (0.0, 0.0, 0.0, 0.05, 0.5, 1.0)
 
 
-@given(values=st.lists(written(), min_size=1, max_size=5), tokens=st.sampled_from([CONTROL, FOREIGN, ()]))
-@settings(max_examples=300, deadline=None)
+@given(rng=st.randoms(use_true_random=True), tokens=st.sampled_from([CONTROL, FOREIGN, ()]))
+@settings(max_examples=400, deadline=None)
 def test_lines_in_which_nothing_is_suspicious_hold_nothing_that_would_be_told(
-    values: list[tuple[str, bytes]], tokens: tuple[str, ...]
+    rng: Random, tokens: tuple[str, ...]
 ) -> None:
-    lines = [b'{"text": %s}' % raw for _, raw in values]
-    assert [json.loads(line)["text"] for line in lines] == [text for text, _ in values]
-    suspicious = suspicious_lines(Scanner(tokens), lines, blanks=False)
-    for number, (text, _) in enumerate(values):
+    texts = [
+        "".join(rng.choice(rng.choice([TRIGGERS, CONTROL, FOREIGN])) for _ in range(rng.randrange(4))) for _ in range(5)
+    ]
+    lines = [f'{{"text": {odd_text(text, rng, (rng.choice(SHARES), rng.choice(SHARES)))}}}'.encode() for text in texts]
+    assert [json.loads(line)["text"] for line in lines] == texts
+    suspicious = suspicious_lines(scanner(tokens), lines, blanks=False)
+    for number, text in enumerate(texts):
         assert number in suspicious or not found(text, tokens)
 
 
-@given(token=st.sampled_from(FOREIGN), rng=st.randoms(use_true_random=False), share=st.sampled_from([0.0, 0.5, 1.0]))
+@given(token=st.sampled_from(FOREIGN), rng=st.randoms(use_true_random=True), share=st.sampled_from([0.0, 0.5, 1.0]))
 @settings(max_examples=60, deadline=None)
 def test_a_control_token_is_suspicious_however_it_is_written(token: str, rng: Random, share: float) -> None:
     line = f'{{"text": {odd_text(f"a{token}b", rng, (0.0, share))}}}'
@@ -182,8 +181,8 @@ SPACES = [chr(sign) for sign in range(0x3001) if chr(sign).isspace()]
 
 @given(
     signs=st.lists(st.sampled_from(SPACES), max_size=3),
-    rng=st.randoms(use_true_random=False),
-    shares=SHARES,
+    rng=st.randoms(use_true_random=True),
+    shares=st.tuples(st.sampled_from(SHARES), st.sampled_from(SHARES)),
     before=st.sampled_from(["", '"said \\"": "a\\\\", ', '"": "", ']),
 )
 @settings(max_examples=150, deadline=None)
