@@ -48,6 +48,7 @@ class Execution:
     message: str = ""
     started_at: datetime | None = None
     """None while it waits for a GPU."""
+    ended_at: datetime | None = None
 
 
 class Jobs:
@@ -123,6 +124,7 @@ def _seen(execution: Any) -> Execution:
         epoch=int(env.get(RUN_EPOCH, 0) or 0),
         message=message,
         started_at=execution.start_time or None,
+        ended_at=execution.completion_time or None,
     )
 
 

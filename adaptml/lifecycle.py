@@ -12,6 +12,8 @@ import logging
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
+from adaptml.protocol import Change
+from adaptml.quota import Wait
 from adaptml.report import rejection_report
 from adaptml.runs import Decide, Points
 from adaptml.services import Services
@@ -39,15 +41,32 @@ def change(services: Services, run_id: str, decide: Decide, *, points: Points | 
     return run
 
 
+def claim(services: Services, run_id: str) -> Run | Wait | None:
+    """Takes a GPU for the run (see `RunStore.claim`) and announces what changed; a run that waits says for what."""
+    claimed = services.runs.claim(run_id, services.settings.gpu_quota)
+    if isinstance(claimed, Run):
+        announce(services, claimed)
+    elif isinstance(claimed, Wait) and claimed.is_personal:
+        services.runs.change(run_id, lambda run: _with_reason(run, claimed.reason))
+    return claimed
+
+
+def _with_reason(run: Run, reason: str) -> Change | None:
+    is_news = run.state is RunState.QUEUED and run.state_reason != reason
+    return Change(fields={"state_reason": reason}) if is_news else None
+
+
 def announce(services: Services, run: Run) -> None:
-    """Publishes the run's unannounced events, `run-ready` if it waits, and renews the files beside the drop.
+    """Publishes the run's unannounced events, `run-ready` if it waits or has left a GPU to others, and renews the files
+    beside the drop.
 
     A service that does not answer is logged and left to the reconciler: the change itself has happened.
     """
     try:
-        if run.state is RunState.QUEUED:
+        events = services.runs.unannounced(run, after=run.announced_revision)
+        if run.state is RunState.QUEUED or any(event.frees_gpu for event in events):
             services.bus.publish("run-ready", RunReady(run_id=run.run_id, attempt=run.attempt))
-        for event in services.runs.unannounced(run, after=run.announced_revision):
+        for event in events:
             services.bus.publish("run-events", _message(event), run_id=run.run_id, tenant=run.tenant)
         write_beside_drop(services, run)
         services.runs.mark_announced(run.run_id, run.revision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -23,6 +24,8 @@ class PinnedObject:
     size: int
     """Bytes."""
     crc32c: str
+    created_at: datetime
+    """When this generation was written, by the service's clock."""
 
 
 class ObjectGone(Exception):  # noqa: N818 - says what is the matter
@@ -114,4 +117,6 @@ class ObjectStore:
 
 
 def _pinned(blob: storage.Blob) -> PinnedObject:
-    return PinnedObject(blob.bucket.name, blob.name, int(blob.generation), int(blob.size), blob.crc32c or "")
+    return PinnedObject(
+        blob.bucket.name, blob.name, int(blob.generation), int(blob.size), blob.crc32c or "", blob.time_created
+    )

@@ -1,18 +1,19 @@
 """The protocol by which a run is claimed, owned, committed and tried again. Pure: state in, change out.
 
-Two counters keep it safe (docs/reliability.md): `epoch` counts dispatches, so that an execution started by an
-older dispatch leaves; `attempt` counts training attempts that really began, so that dispatch retries do not
-use up the training budget.
+Three counters keep it going (docs/reliability.md): `epoch` counts dispatches, so that an execution started by an
+older dispatch leaves; `attempt` counts training attempts that really began; `deaths` counts those of them that died,
+so that neither dispatch retries nor planned hand-overs use up the training budget.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from adaptml.quota import used_usd
 from schemas.errors import Problem, problem
-from schemas.run import Artifacts, Metrics, Owner, Progress, Run, RunError
+from schemas.run import Artifacts, Checkpoint, Metrics, Owner, Progress, Run, RunError
 from schemas.run_states import RunState, check_change
 
 
@@ -23,12 +24,21 @@ class Change:
     to: RunState | None = None
     reason: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
+    used_until: datetime | None = None
+    """When the attempt that the change ends used its GPU last, if that was before now."""
+
+    def ends_attempt(self, run: Run) -> bool:
+        """True where the run gives its GPU back."""
+        return self.to is not None and run.state.is_attempt and not self.to.is_attempt
 
     def applied_to(self, run: Run, now: datetime) -> Run:
         """The run after the change. Raises IllegalChange."""
         update = self.fields | {"updated_at": now}
         if self.to is not None:
             check_change(run.state, self.to)
+            if self.ends_attempt(run):
+                used = used_usd(run, min(self.used_until or now, now))
+                update |= {"cost_usd": round(run.cost_usd + used, 6), "started_at": None}
             update |= {
                 "state": self.to,
                 "state_reason": self.reason,
@@ -46,16 +56,16 @@ class Fenced(Exception):  # noqa: N818 - says what happened to the caller
 
 
 def claim(run: Run) -> Change | None:
-    """The dispatcher takes a waiting run. None when there is nothing to take: a duplicate or a late message."""
+    """A waiting run is taken for a start. None when there is nothing to take: a duplicate or a late message."""
     if run.state is not RunState.QUEUED:
         return None
     if run.cancel_requested:
         return cancel(run)
-    return Change(
-        RunState.STARTING,
-        f"starting attempt {run.attempt}",
-        {"epoch": run.epoch + 1, "execution": None, "owner": None, "heartbeat_at": None, "started_at": None},
-    )
+    reason = f"starting attempt {run.attempt}"
+    if run.checkpoint is not None:
+        reason += f", from step {run.checkpoint.step}"
+    fields = {"epoch": run.epoch + 1, "execution": None, "owner": None, "heartbeat_at": None, "started_at": None}
+    return Change(RunState.STARTING, reason, fields | {"resumed_step": run.checkpoint and run.checkpoint.step})
 
 
 def dispatched(run: Run, epoch: int, execution: str) -> Change | None:
@@ -81,11 +91,10 @@ def own(run: Run, epoch: int, owner: Owner, now: datetime) -> Change:
     if run.owner.execution == owner.execution and run.owner.task_attempt < owner.task_attempt:
         if is_committed(run):
             return Change(fields=taken)
-        if run.attempt >= max_attempts(run):
+        if run.deaths + 1 >= max_attempts(run):
             return exhausted(run, f"task attempt {run.owner.task_attempt} of the execution died")
-        return Change(
-            RunState.STARTING, "a new task attempt of the same execution", taken | {"attempt": run.attempt + 1}
-        )
+        counted = {"attempt": run.attempt + 1, "deaths": run.deaths + 1, "started_at": run.started_at}
+        return Change(RunState.STARTING, "a new task attempt of the same execution", taken | counted)
     raise Fenced(f"the run is owned by {run.owner.execution}, task attempt {run.owner.task_attempt}")
 
 
@@ -103,12 +112,34 @@ def advance(run: Run, owner: Owner, to: RunState, reason: str, now: datetime, **
     return Change(to, reason, fields | {"heartbeat_at": now})
 
 
-def heartbeat(run: Run, owner: Owner, progress: Progress, now: datetime) -> Change:
-    """The owner says that it is alive and how far it is; it learns here that it is to stop. Raises Fenced."""
+def heartbeat(run: Run, owner: Owner, progress: Progress, checkpoint: Checkpoint | None, now: datetime) -> Change:
+    """The owner says that it is alive and how far it is. It sees in the run whether it is to stop. Raises Fenced."""
     check_owner(run, owner)
-    if run.cancel_requested and not is_committed(run):
-        return cancel(run)
-    return Change(fields={"progress": progress, "heartbeat_at": now})
+    return Change(fields={"progress": progress, "checkpoint": checkpoint or run.checkpoint, "heartbeat_at": now})
+
+
+def stop(run: Run, owner: Owner, checkpoint: Checkpoint | None) -> Change:
+    """The owner ends the run as it was asked to. Raises Fenced."""
+    check_owner(run, owner)
+    ended = cancel(run)
+    return Change(ended.to, ended.reason, ended.fields | {"checkpoint": checkpoint or run.checkpoint})
+
+
+def hand_over(run: Run, owner: Owner, cause: str, checkpoint: Checkpoint | None) -> Change:
+    """The owner has to leave before it is done: its time is up, or its machine is taken away. Raises Fenced.
+
+    The next attempt goes on from the checkpoint. An attempt that saved no new step counts as a death: a run whose
+    steps are longer than its attempts must not go round for ever.
+    """
+    check_owner(run, owner)
+    if is_committed(run):
+        raise ValueError(f"{run.run_id} has its version; there is nothing to hand over")
+    saved = checkpoint or run.checkpoint
+    if saved is None or saved.step <= (run.resumed_step or 0):
+        return retry_or_fail(run, f"{cause} before a step was saved")
+    reason = f"attempt {run.attempt} saved step {saved.step} ({cause}); goes on from there"
+    fields = {"attempt": run.attempt + 1, "owner": None, "checkpoint": saved}
+    return Change(RunState.QUEUED, reason, fields)
 
 
 def commit(run: Run, owner: Owner, artifacts: Artifacts, metrics: Metrics, now: datetime) -> Change:
@@ -125,24 +156,24 @@ def is_committed(run: Run) -> bool:
     return run.artifacts is not None
 
 
-def succeed(run: Run, version_uri: str, cost_usd: float | None) -> Change | None:
+def succeed(run: Run, version_uri: str) -> Change | None:
     """The version can be read whole. None when somebody else finished it before."""
     if run.state is not RunState.EVALUATING or run.artifacts is None:
         return None
     artifacts = run.artifacts.model_copy(update={"uri": version_uri})
-    fields = {"artifacts": artifacts, "cost_usd": cost_usd if cost_usd is not None else run.cost_usd}
+    fields = {"artifacts": artifacts, "checkpoint": None}
     return Change(RunState.SUCCEEDED, f"version v{artifacts.version} is ready", fields)
 
 
-def retry_or_fail(run: Run, cause: str) -> Change:
+def retry_or_fail(run: Run, cause: str, died_at: datetime | None = None) -> Change:
     """What follows when the execution of an attempt that had begun ended without a commit."""
-    if run.attempt >= max_attempts(run):
-        return exhausted(run, cause)
-    return Change(
-        RunState.QUEUED,
-        f"attempt {run.attempt} ended ({cause}); trying again",
-        {"attempt": run.attempt + 1, "owner": None, "progress": Progress()},
-    )
+    if run.deaths + 1 >= max_attempts(run):
+        return replace(exhausted(run, cause), used_until=died_at)
+    fields: dict[str, Any] = {"attempt": run.attempt + 1, "deaths": run.deaths + 1, "owner": None}
+    if run.checkpoint is None:
+        fields["progress"] = Progress()
+    reason = f"attempt {run.attempt} ended ({cause}); trying again"
+    return Change(RunState.QUEUED, reason, fields, died_at)
 
 
 def redispatch_or_fail(run: Run, cause: str, limit: int) -> Change:
@@ -155,7 +186,8 @@ def redispatch_or_fail(run: Run, cause: str, limit: int) -> Change:
 
 def exhausted(run: Run, cause: str) -> Change:
     """The last attempt died."""
-    return fail(problem("attempts_exhausted", attempt=run.attempt, limit=max_attempts(run), cause=cause))
+    failed = fail(problem("attempts_exhausted", attempt=run.attempt, limit=max_attempts(run), cause=cause))
+    return replace(failed, fields=failed.fields | {"deaths": run.deaths + 1})
 
 
 def fail(reason: Problem) -> Change:
@@ -163,9 +195,22 @@ def fail(reason: Problem) -> Change:
     return Change(RunState.FAILED, reason.message, {"error": to_error([reason])})
 
 
-def cancel(run: Run) -> Change:
+def cancel(run: Run, ended_at: datetime | None = None) -> Change:
     """End CANCELLED."""
-    return Change(RunState.CANCELLED, "cancelled by request", {"error": to_error([problem("cancelled")])})
+    reason = "cancelled by request"
+    if run.checkpoint is not None:
+        reason += f"; step {run.checkpoint.step} is saved"
+    return Change(RunState.CANCELLED, reason, {"error": to_error([problem("cancelled")])}, ended_at)
+
+
+def request_cancel(run: Run) -> Change | None:
+    """Somebody wants the run to end: at once while nothing of it runs, else as soon as its owner or the reconciler
+    sees it. None when it has ended, or was asked before."""
+    if run.state.is_final:
+        return None
+    if not run.state.is_attempt:
+        return cancel(run)
+    return None if run.cancel_requested else Change(fields={"cancel_requested": True})
 
 
 def to_error(problems: list[Problem], shown: int = 100) -> RunError:

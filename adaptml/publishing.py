@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from adaptml import lifecycle
-from adaptml.planning.estimate import cost_usd
 from adaptml.protocol import succeed
-from adaptml.runs import utc_now
 from adaptml.services import Services
 from schemas import layout
 from schemas.run import Run
@@ -29,6 +27,6 @@ def publish_version(services: Services, run: Run) -> None:
         services.objects.copy_new(bucket, run.artifacts.staged + name, target + name)
     for name in names:
         services.objects.delete(bucket, run.artifacts.staged + name)
-    seconds = (utc_now() - run.started_at).total_seconds() if run.started_at else None
-    spent = round(cost_usd(run.manifest.compute.accelerator, seconds), 6) if run.manifest and seconds else None
-    lifecycle.change(services, run.run_id, lambda r: succeed(r, layout.uri(bucket, target), spent))
+    for checkpoint in services.objects.list(bucket, layout.checkpoint_prefix(run.tenant, run.name, run.run_id)):
+        services.objects.delete(bucket, checkpoint.name)
+    lifecycle.change(services, run.run_id, lambda r: succeed(r, layout.uri(bucket, target)))

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from google.api_core.exceptions import Aborted, AlreadyExists, FailedPrecondition
 from google.api_core.retry import Retry, if_exception_type
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import FieldFilter
 
-from adaptml import protocol
+from adaptml import protocol, quota
 from adaptml.protocol import Change
+from adaptml.quota import Ledger, Refuse, Wait
+from schemas.ledger import Account, Pool
 from schemas.run import Artifacts, Event, Metrics, Owner, Pins, Run, to_document
-from schemas.run_states import ACTIVE_STATES, RunState
+from schemas.run_states import RunState
 
 Decide = Callable[[Run], Change | None]
 Points = list[dict[str, Any]]
@@ -49,16 +51,28 @@ class _Seen:
     update_time: Any
 
 
+@dataclass(frozen=True)
+class _SeenLedger:
+    """Pool and account as they were read; times are None of documents that do not exist."""
+
+    ledger: Ledger
+    pool: firestore.DocumentReference
+    account: firestore.DocumentReference
+    pool_time: Any
+    account_time: Any
+
+
 class RunStore:
-    """`runs/` and `adapters/`.
+    """`runs/`, `adapters/`, and the ledger: `pools/` and `tenants/`.
 
     A change is one atomic commit of all its documents, on the condition that the run was not written since it was
     read. That is as strict as a transaction that locks what it reads, and holds no locks while it decides: writers
     that meet read again instead of waiting for each other (docs/decisions.md).
     """
 
-    def __init__(self, client: firestore.Client) -> None:
+    def __init__(self, client: firestore.Client, now: Callable[[], datetime] = utc_now) -> None:
         self._client = client
+        self._now = now
         self._runs = client.collection("runs")
 
     def create(self, run: Run) -> bool:
@@ -109,6 +123,59 @@ class RunStore:
         changed: Run | None = _CONTENDED(attempt)()
         return changed
 
+    def claim(self, run_id: str, default_quota: int) -> Run | Wait | None:
+        """Takes a GPU for a waiting run, in one atomic commit with the slot and the money that it is reserved from.
+
+        Returns the run as it is then: STARTING, or ended because it was cancelled or cannot be paid for; what it waits
+        for, where it cannot have a GPU now; None when it does not wait any more. Raises UnknownRun.
+        """
+
+        def attempt() -> Run | Wait | None:
+            seen = self._read(run_id)
+            change = protocol.claim(seen.run)
+            if change is None:
+                return None
+            ledger = self._read_ledger(seen.run)
+            found = quota.admission(seen.run, ledger.ledger, default_quota, self._now())
+            if change.to is RunState.STARTING:
+                if isinstance(found, Wait):
+                    return found
+                if isinstance(found, Refuse):
+                    change = protocol.fail(found.problem)
+            return self._commit(self._client.batch(), seen, change, None, ledger)
+
+        claimed: Run | Wait | None = _CONTENDED(attempt)()
+        return claimed
+
+    def pool(self, accelerator: str) -> Pool:
+        """The GPUs of one kind, and who holds them."""
+        return Pool.model_validate(self._client.collection("pools").document(accelerator).get().to_dict() or {})
+
+    def account(self, tenant: str) -> Account:
+        """A tenant's limits, and what it used of them."""
+        found = self._client.collection("tenants").document(tenant).get().to_dict() or {}
+        return Account.model_validate({"tenant": tenant} | found)
+
+    def free_slot(self, accelerator: str, run_id: str, epoch: int) -> None:
+        """Takes a slot from a run that has no attempt under this epoch: its document was changed or deleted by hand."""
+
+        def attempt() -> None:
+            run = self.find(run_id)
+            if run is not None and run.state.is_attempt:
+                return
+            pool = self._client.collection("pools").document(accelerator)
+            snapshot = pool.get()
+            slot = Pool.model_validate(snapshot.to_dict() or {}).slots.get(run_id)
+            if slot is None or slot.epoch != epoch:
+                return
+            account = self._client.collection("tenants").document(slot.tenant)
+            seen = self._seen_ledger(slot.tenant, pool, snapshot, account, account.get())
+            batch = self._client.batch()
+            self._write_ledger(batch, seen, quota.give_back(seen.ledger, run_id, 0.0))
+            batch.commit()
+
+        _CONTENDED(attempt)()
+
     def commit(self, run_id: str, owner: Owner, artifacts: Artifacts, metrics: Metrics) -> Run:
         """Numbers the version and writes it to the run, in one atomic commit. Raises Fenced.
 
@@ -125,15 +192,12 @@ class RunStore:
             numbered = artifacts.model_copy(update={"version": version})
             batch = self._client.batch()
             counter = {"tenant": seen.run.tenant, "name": seen.run.name, "last_version": version}
-            if before.exists:
-                batch.update(adapter, counter, option=self._unwritten_since(before.update_time))
-            else:
-                batch.create(adapter, counter)
+            self._put(batch, adapter, before.update_time, counter)
             batch.create(
                 adapter.collection("versions").document(f"v{version}"),
-                {"version": version, "run_id": run_id, "claimed_at": utc_now()},
+                {"version": version, "run_id": run_id, "claimed_at": self._now()},
             )
-            change = protocol.commit(seen.run, owner, numbered, metrics, utc_now())
+            change = protocol.commit(seen.run, owner, numbered, metrics, self._now())
             return self._commit(batch, seen, change, None)
 
         committed: Run = _CONTENDED(attempt)()
@@ -172,9 +236,54 @@ class RunStore:
 
         _CONTENDED(attempt)()
 
-    def active(self) -> Iterator[Run]:
-        """Runs that have not ended, oldest change first. The cost follows their number, not that of all runs."""
-        yield from self._query(FieldFilter("state", "in", [state.value for state in ACTIVE_STATES]))
+    def attempts(self) -> Iterator[Run]:
+        """Runs that an execution owns or is being started for: as many as there are GPUs at most."""
+        yield from self._query(_in(*(state for state in RunState if state.is_attempt)))
+
+    def in_intake(self) -> Iterator[Run]:
+        """Runs that intake has not finished with."""
+        yield from self._query(_in(RunState.RECEIVED, RunState.AWAITING_DATA, RunState.VALIDATING))
+
+    def waiting(self, *, after: str = "", at_most: int = 50) -> list[Run]:
+        """The oldest waiting run of each tenant, for tenants named after `after` and then round again.
+
+        One small query for each tenant that waits: the cost does not follow the number of runs.
+        """
+        heads = self._heads(at_most, FieldFilter("tenant", ">", after))
+        if after and len(heads) < at_most:
+            heads += self._heads(at_most - len(heads), FieldFilter("tenant", ">", ""), until=after)
+        return heads
+
+    def _heads(self, at_most: int, beyond: FieldFilter, until: str | None = None) -> list[Run]:
+        heads: list[Run] = []
+        while len(heads) < at_most:
+            query = (
+                self._runs.where(filter=FieldFilter("state", "==", RunState.QUEUED.value))
+                .where(filter=beyond)
+                .order_by("tenant")
+                .order_by("created_at")
+                .limit(1)
+            )
+            found = [Run.model_validate(snapshot.to_dict()) for snapshot in query.stream()]
+            if not found or (until is not None and found[0].tenant > until):
+                return heads
+            heads += found
+            beyond = FieldFilter("tenant", ">", found[0].tenant)
+        return heads
+
+    def count_queued(self, tenant: str, up_to: int) -> int:
+        """How many runs of a tenant wait, counted by Firestore; not more than `up_to`."""
+        query = self._runs.where(filter=FieldFilter("tenant", "==", tenant)).where(
+            filter=FieldFilter("state", "==", RunState.QUEUED.value)
+        )
+        counted = query.limit(up_to).count().get()
+        return int(counted[0][0].value)
+
+    def asked_to_end(self) -> Iterator[Run]:
+        """Waiting runs that somebody cancelled by hand."""
+        yield from self._query(
+            FieldFilter("cancel_requested", "==", True), FieldFilter("state", "==", RunState.QUEUED.value)
+        )
 
     def with_pending_outbox(self) -> Iterator[Run]:
         """Runs whose last change was perhaps not announced."""
@@ -182,11 +291,36 @@ class RunStore:
 
     def awaiting_data(self, tenant: str, folder: str) -> Iterator[Run]:
         """Runs of one drop's folder that wait for files."""
-        yield from self._query(
-            FieldFilter("tenant", "==", tenant),
-            FieldFilter("folder", "==", folder),
-            FieldFilter("state", "==", RunState.AWAITING_DATA.value),
+        yield from self.of_folder(tenant, folder, RunState.AWAITING_DATA)
+
+    def of_folder(self, tenant: str, folder: str, *states: RunState) -> Iterator[Run]:
+        """Runs of one drop's folder in these states."""
+        yield from self._query(FieldFilter("tenant", "==", tenant), FieldFilter("folder", "==", folder), _in(*states))
+
+    def last_of_folder(self, tenant: str, folder: str, before: datetime) -> Run | None:
+        """The folder's newest run that was created before a moment."""
+        query = (
+            self._runs.where(filter=FieldFilter("tenant", "==", tenant))
+            .where(filter=FieldFilter("folder", "==", folder))
+            .where(filter=FieldFilter("created_at", "<", before))
+            .order_by("created_at", direction=firestore.Query.DESCENDING)
+            .limit(1)
         )
+        return next((Run.model_validate(snapshot.to_dict()) for snapshot in query.stream()), None)
+
+    def watch(self, run_id: str, seen: Callable[[Run], None]) -> Callable[[], None]:
+        """Calls `seen` from another thread with the run as it is now and after each change; returns what ends that.
+
+        A hint, not a promise: whoever needs to know reads the run.
+        """
+
+        def on_snapshot(snapshots: list[Any], _changes: object, _time: object) -> None:
+            for snapshot in snapshots:
+                if snapshot.exists:
+                    seen(Run.model_validate(snapshot.to_dict()))
+
+        watching = self._runs.document(run_id).on_snapshot(on_snapshot)
+        return cast(Callable[[], None], watching.unsubscribe)
 
     def curve(self, run_id: str) -> Points:
         """The loss curve: points with `step`, `loss`, `learning_rate`, … in order."""
@@ -209,13 +343,29 @@ class RunStore:
     def _unwritten_since(self, update_time: Any) -> Any:
         return self._client.write_option(last_update_time=update_time)
 
-    def _commit(self, batch: firestore.WriteBatch, seen: _Seen, change: Change, points: Points | None) -> Run:
-        run, after = seen.run, change.applied_to(seen.run, utc_now())
+    def _commit(
+        self,
+        batch: firestore.WriteBatch,
+        seen: _Seen,
+        change: Change,
+        points: Points | None,
+        ledger: _SeenLedger | None = None,
+    ) -> Run:
+        run, after = seen.run, change.applied_to(seen.run, self._now())
         document, reference = after.to_document(), self._runs.document(run.run_id)
         written = {*change.fields, "updated_at"}
         if change.to is not None:
             written |= {"state", "state_reason", "state_since", "revision", "outbox_pending", "finished_at"}
             batch.create(self._event_ref(after), to_document(_event(run, after).model_dump()))
+        if after.state.is_attempt and not run.state.is_attempt:
+            if ledger is None:
+                raise ValueError(f"{run.run_id} is to start without a claim")
+            self._write_ledger(batch, ledger, quota.take(ledger.ledger, after, after.updated_at))
+        if change.ends_attempt(run):
+            written |= {"cost_usd", "started_at"}
+            held = self._read_ledger(run)
+            given = quota.give_back(held.ledger, run.run_id, round(after.cost_usd - run.cost_usd, 6))
+            self._write_ledger(batch, held, given)
         fields = {name: document[name] for name in written}
         batch.update(reference, fields, option=self._unwritten_since(seen.update_time))
         if points:
@@ -225,8 +375,40 @@ class RunStore:
         batch.commit()
         return after
 
+    def _read_ledger(self, run: Run) -> _SeenLedger:
+        pool = self._client.collection("pools").document(quota.accelerator_of(run))
+        account = self._client.collection("tenants").document(run.tenant)
+        return self._seen_ledger(run.tenant, pool, pool.get(), account, account.get())
+
+    def _seen_ledger(
+        self, tenant: str, pool: Any, pool_snapshot: Any, account: Any, account_snapshot: Any
+    ) -> _SeenLedger:
+        ledger = Ledger(
+            Pool.model_validate(pool_snapshot.to_dict() or {}),
+            Account.model_validate({"tenant": tenant} | (account_snapshot.to_dict() or {})),
+        )
+        return _SeenLedger(ledger, pool, account, pool_snapshot.update_time, account_snapshot.update_time)
+
+    def _write_ledger(self, batch: firestore.WriteBatch, seen: _SeenLedger, after: Ledger) -> None:
+        """Only what is not the operator's: quota and limits are set by hand."""
+        pool = to_document(after.pool.model_dump(include={"slots", "last_tenant"}))
+        account = to_document(after.account.model_dump(include={"tenant", "months"}))
+        self._put(batch, seen.pool, seen.pool_time, pool)
+        self._put(batch, seen.account, seen.account_time, account)
+
+    def _put(self, batch: firestore.WriteBatch, reference: Any, seen_at: Any, fields: dict[str, Any]) -> None:
+        """Creates the document, or updates these fields of it, unless it was written since it was read."""
+        if seen_at is None:
+            batch.create(reference, fields)
+        else:
+            batch.update(reference, fields, option=self._unwritten_since(seen_at))
+
     def _event_ref(self, run: Run) -> firestore.DocumentReference:
         return self._runs.document(run.run_id).collection("events").document(f"{run.revision:06d}")
+
+
+def _in(*states: RunState) -> FieldFilter:
+    return FieldFilter("state", "in", [state.value for state in states])
 
 
 def _event(before: Run | None, after: Run) -> Event:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from google.cloud import firestore, pubsub_v1, storage
 
 from adaptml.bus import Bus
 from adaptml.jobs import Jobs
 from adaptml.objects import ObjectStore
-from adaptml.runs import RunStore
+from adaptml.runs import RunStore, utc_now
 from adaptml.settings import Settings
 
 
@@ -23,6 +25,7 @@ class Services:
     objects: ObjectStore
     bus: Bus
     jobs: Jobs
+    now: Callable[[], datetime] = utc_now
 
     @classmethod
     @functools.cache

@@ -29,6 +29,13 @@ class Settings(BaseModel):
     """After this long without progress the reconciler looks at what a function left unfinished."""
     hung_after_s: int = 900
     """After this long without a heartbeat an execution is cancelled."""
+    gpu_quota: int = 3
+    """Runs on a GPU at a time, unless `pools/{accelerator}` says otherwise. Not more than the region's quota of
+    Cloud Run; 3 is what a project has there without asking."""
+    checkpoint_every_s: int = 120
+    """Time between two checkpoints of a training."""
+    sweep_window_s: int = 2 * 86_400
+    """The sweep looks for drops that are not older: their event was lost. Eventarc keeps an event for a day."""
     dispatch_limit: int = 10
     """How often the job may be started for one run without an attempt beginning."""
 

@@ -19,9 +19,9 @@ LEFT_OUT = {"functions/build.py", *(f"adaptml/{name}.py" for name in ("cli", "fo
 
 MAIN = '''"""Entry points for the Functions buildpack; they live in functions/main.py."""
 
-from functions.main import dispatch, intake, reconcile, requests
+from functions.main import commands, dispatch, intake, reconcile, requests
 
-__all__ = ["dispatch", "intake", "reconcile", "requests"]
+__all__ = ["commands", "dispatch", "intake", "reconcile", "requests"]
 '''
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

@@ -21,7 +21,7 @@ from adaptml.dataset.source import Readable
 from adaptml.objects import ObjectGone, ObjectStore
 from adaptml.protocol import Change, cancel, to_error
 from adaptml.report import manifest_report, to_json, validation_report
-from adaptml.runs import Decide, utc_now
+from adaptml.runs import Decide
 from adaptml.services import Services
 from adaptml.tokens.bucket import in_bucket
 from adaptml.tokens.preview import to_lines
@@ -30,34 +30,33 @@ from adaptml.verdict import check_drop
 from schemas import layout
 from schemas.catalogue import CATALOGUE
 from schemas.errors import Problem, Refused, Severity, problem
-from schemas.layout import DropPath, ObjectRole
+from schemas.layout import DropPath
 from schemas.manifest import Manifest, is_drop_name
 from schemas.manifest_reading import parse_inline, parse_manifest
 from schemas.run import DataFile, DatasetSummary, Pins, Run, Source
 from schemas.run_states import RunState
 from schemas.yaml_strict import MAX_BYTES
 
+RESUMABLE = frozenset({RunState.CANCELLED, RunState.FAILED})
 _STEPS_AT_MOST = 10
 COPIED_BYTES_PER_S = 5_000_000
 """A slow upload."""
 
 
-def take_in(services: Services, dropped: DropPath, generation: int) -> None:
-    """An object landed in the drops bucket."""
-    match dropped.role:
-        case ObjectRole.MANIFEST:
-            advance(services, begin(services, run_of_drop(dropped, generation)))
-        case ObjectRole.DATA:
-            for run in services.runs.awaiting_data(dropped.tenant, dropped.folder):
-                advance(services, run)
-        case ObjectRole.IGNORED:
-            return
+def take_manifest(services: Services, dropped: DropPath, generation: int, written_at: datetime) -> None:
+    """A manifest landed in the drops bucket."""
+    advance(services, begin(services, run_of_drop(dropped, generation, written_at, services.now())))
 
 
-def run_of_drop(dropped: DropPath, generation: int) -> Run:
+def take_data(services: Services, dropped: DropPath) -> None:
+    """Some other file landed beside a drop."""
+    for run in services.runs.awaiting_data(dropped.tenant, dropped.folder):
+        advance(services, run)
+
+
+def run_of_drop(dropped: DropPath, generation: int, written_at: datetime, now: datetime) -> Run:
     """The run that one generation of a manifest asks for; always the same for the same generation."""
     name = f"{dropped.prefix}{dropped.file}"
-    now = utc_now()
     return Run(
         run_id=layout.run_id(dropped.tenant, dropped.folder, dropped.bucket, name, str(generation)),
         state=RunState.RECEIVED,
@@ -65,7 +64,7 @@ def run_of_drop(dropped: DropPath, generation: int) -> Run:
         tenant=dropped.tenant,
         name=dropped.folder,
         folder=dropped.folder,
-        source=Source(bucket=dropped.bucket, manifest_object=name, manifest_generation=generation),
+        source=Source(bucket=dropped.bucket, manifest_object=name, manifest_generation=generation, asked_at=written_at),
         created_at=now,
         updated_at=now,
         state_since=now,
@@ -88,7 +87,7 @@ def advance(services: Services, run: Run) -> None:
         change: Change | None
         match run.state:
             case RunState.RECEIVED:
-                change = _read_manifest(services, run)
+                change = _take_up(services, run) if run.source.publisher == "resume" else _read_manifest(services, run)
             case RunState.AWAITING_DATA:
                 change = _look_for_data(services, run)
             case RunState.VALIDATING:
@@ -111,7 +110,47 @@ def _unless_moved(seen: RunState, change: Change) -> Decide:
     return decide
 
 
+def reject(services: Services, run: Run, problems: list[Problem]) -> None:
+    """Ends a run that has only just been received."""
+    refused = _rejected(problems)
+    lifecycle.change(services, run.run_id, lambda r: refused if r.state is RunState.RECEIVED else None)
+
+
+def _take_up(services: Services, run: Run) -> Change:
+    """The manifest, the pinned data and the last checkpoint of the run that this one resumes."""
+    last = services.runs.find(run.source.resumes) if run.source.resumes else None
+    if last is None or last.manifest is None or _not_resumable(last):
+        return _rejected([problem("nothing_to_resume", why=_not_resumable(last))])
+    files = DatasetSummary(files=last.dataset.files, format=last.dataset.format)
+    fields = {"manifest": last.manifest, "dataset": files, "checkpoint": last.checkpoint}
+    return Change(RunState.VALIDATING, f"goes on where {last.run_id} ended", fields)
+
+
+def _not_resumable(last: Run | None) -> str:
+    """Why a run cannot be taken up again; empty when it can."""
+    if last is None:
+        return "the folder has had no run"
+    if last.state not in RESUMABLE:
+        return f"run {last.run_id} is {last.state}"
+    if last.manifest is None or not last.dataset.files:
+        return f"run {last.run_id} ended before its data was there"
+    return ""
+
+
+def _is_called_off(services: Services, run: Run) -> bool:
+    """True where a file CANCEL was written after the manifest, whichever event came first."""
+    called_off = services.objects.pin(run.source.bucket, _beside(run, layout.CANCEL))
+    asked_at = run.source.asked_at
+    return called_off is not None and asked_at is not None and called_off.created_at > asked_at
+
+
+def _beside(run: Run, file: str) -> str:
+    return layout.drop_prefix(run.tenant, run.folder or run.name) + file
+
+
 def _read_manifest(services: Services, run: Run) -> Change | None:
+    if _is_called_off(services, run):
+        return cancel(run)
     if not is_drop_name(run.tenant):
         return _rejected([problem("bad_drop_name", what="the tenant", name=run.tenant)])
     defaults, generation = _read_defaults(services, run)
@@ -161,7 +200,7 @@ def _look_for_data(services: Services, run: Run) -> Change | None:
 
 def _with_data(services: Services, run: Run, manifest: Manifest) -> Change | None:
     """Pins what is there. A file once pinned stays pinned, whatever is uploaded over it. None: still waiting."""
-    now = utc_now()
+    now = services.now()
     known = {(file.role, file.name): file for file in run.dataset.files}
     present, missing = _look(services, run, manifest)
     stale = _unchanged(services, run, present)
@@ -251,11 +290,22 @@ def _validate(services: Services, run: Run) -> Change:
     )
     if not verdict.is_accepted:
         return _rejected(verdict.errors, verdict.error_counts, dataset=summary, estimate=verdict.plan)
+    if not manifest.dry_run and (full := _is_queue_full(services, run.tenant)) is not None:
+        return _rejected([full], dataset=summary, estimate=verdict.plan)
     reason = f"{report.examples['train']} examples accepted"
     if report.invalid_rows:
         reason += f", {report.invalid_rows} rows set aside"
     to = RunState.VALIDATED if manifest.dry_run else RunState.QUEUED
     return Change(to, reason, {"dataset": summary, "estimate": verdict.plan})
+
+
+def _is_queue_full(services: Services, tenant: str) -> Problem | None:
+    """Counted, not locked: runs that are accepted at the same moment may exceed the limit by their number."""
+    limit = services.runs.account(tenant).limits.max_queued
+    if limit is None:
+        return None
+    waiting = services.runs.count_queued(tenant, up_to=limit + 1)
+    return problem("queue_full", waiting=waiting, tenant=tenant, limit=limit) if waiting >= limit else None
 
 
 @functools.cache

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+from datetime import datetime
+
 import functions_framework
 from cloudevents.http import CloudEvent
 
 from adaptml import logs
 from adaptml.services import Services
-from functions import dispatcher, reconciler, run_requests
-from functions import intake as intake_function
+from functions import bucket_events, dispatcher, reconciler, run_requests
+from functions import commands as run_commands
+from functions.bucket_events import Landed
 from functions.events import pubsub_data
 from schemas.layout import DropPath
 from schemas.messages import RunReady
 
 logs.configure()
+log = logging.getLogger(__name__)
 
 
 @functions_framework.cloud_event
 def intake(event: CloudEvent) -> None:
     """An object of the drops bucket was finalized."""
-    dropped = DropPath.parse(event.data["bucket"], event.data["name"])
-    if dropped is not None:
-        intake_function.take_in(Services.from_env(), dropped, int(event.data["generation"]))
+    data = event.data
+    path = DropPath.parse(data["bucket"], data["name"])
+    if path is not None:
+        written_at = datetime.fromisoformat(data["timeCreated"])
+        bucket_events.take(Services.from_env(), Landed(path, int(data["generation"]), written_at))
 
 
 @functions_framework.cloud_event
@@ -31,9 +38,17 @@ def requests(event: CloudEvent) -> None:
 
 
 @functions_framework.cloud_event
+def commands(event: CloudEvent) -> None:
+    """Another system ends a run or takes one up again."""
+    run_commands.take_command(Services.from_env(), pubsub_data(event))
+
+
+@functions_framework.cloud_event
 def dispatch(event: CloudEvent) -> None:
-    """A run is ready to be started."""
-    dispatcher.dispatch(Services.from_env(), RunReady.model_validate_json(pubsub_data(event)))
+    """A run waits for a GPU, or one became free."""
+    ready = RunReady.model_validate_json(pubsub_data(event))
+    log.info("woken by %s", ready.run_id)
+    dispatcher.fill(Services.from_env())
 
 
 @functions_framework.cloud_event

@@ -7,19 +7,23 @@ what Cloud Run says of its execution; a second call does no harm.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
 
-from adaptml import lifecycle, protocol
+from adaptml import lifecycle, protocol, quota
 from adaptml.jobs import Execution, ExecutionState
 from adaptml.protocol import Change
 from adaptml.publishing import publish_version
-from adaptml.runs import Decide, utc_now
+from adaptml.runs import Decide
 from adaptml.services import Services
 from adaptml.settings import Settings
-from functions.intake import advance, run_of_drop, take_in
+from functions import bucket_events, dispatcher
+from functions.bucket_events import Landed
+from functions.intake import advance, run_of_drop
 from schemas.layout import DropPath, ObjectRole
 from schemas.run import Run
 from schemas.run_states import RunState
@@ -60,11 +64,6 @@ class TakeFurther:
 
 
 @dataclass(frozen=True)
-class Announce:
-    """It waits and perhaps nobody was told."""
-
-
-@dataclass(frozen=True)
 class FinishCommit:
     """Its version has a number but is not at its place yet."""
 
@@ -83,7 +82,7 @@ class Apply:
     change: Change
 
 
-Step = Nothing | TakeFurther | Announce | FinishCommit | StopExecution | Apply
+Step = Nothing | TakeFurther | FinishCommit | StopExecution | Apply
 
 
 def next_step(run: Run, execution: Execution | None, now: datetime, settings: Settings) -> Step:
@@ -99,8 +98,6 @@ def next_step(run: Run, execution: Execution | None, now: datetime, settings: Se
             return TakeFurther()
         case RunState.RECEIVED | RunState.VALIDATING:
             return TakeFurther() if stuck else Nothing()
-        case RunState.QUEUED:
-            return Announce() if stuck else Nothing()
         case RunState.STARTING if run.owner is None:
             return _of_dispatched(run, execution, stuck, settings)
         case RunState.STARTING | RunState.TRAINING | RunState.EVALUATING:
@@ -127,9 +124,10 @@ def _of_owned(run: Run, execution: Execution | None, now: datetime, settings: Se
     if execution is None or execution.state.has_ended:
         if protocol.is_committed(run):
             return FinishCommit()
+        ended_at = execution.ended_at if execution is not None else run.heartbeat_at
         if run.cancel_requested:
-            return Apply(protocol.cancel(run))
-        return Apply(protocol.retry_or_fail(run, _cause(execution, "without a result")))
+            return Apply(protocol.cancel(run, ended_at))
+        return Apply(protocol.retry_or_fail(run, _cause(execution, "without a result"), ended_at))
     silent = now - (run.heartbeat_at or run.state_since)
     patience = settings.stuck_after_s if run.cancel_requested else settings.hung_after_s
     return StopExecution(execution.name) if silent > timedelta(seconds=patience) else Nothing()
@@ -143,38 +141,69 @@ def _cause(execution: Execution | None, when: str) -> str:
 
 
 def reconcile(services: Services, wakeup: Wakeup) -> None:
-    """Does what is owed to every active run."""
+    """Does what is owed to every run that is under way, gives back what nobody holds, and fills free GPUs.
+
+    What it reads follows the runs that are under way, not those that wait or have ended.
+    """
     for run in services.runs.with_pending_outbox():
-        if utc_now() - run.updated_at > timedelta(seconds=min(30, services.settings.stuck_after_s)):
-            lifecycle.announce(services, run)
-    for run in services.runs.active():
-        if wakeup.execution is not None and run.execution not in (None, wakeup.execution):
-            continue
-        try:
-            step = next_step(run, _execution_of(services, run), utc_now(), services.settings)
-            if step != Nothing():
-                log.info("run %s (%s, epoch %d): %s", run.run_id, run.state, run.epoch, type(step).__name__)
-                _take(services, run, step)
-        except Exception:
-            # One run that cannot be helped must not keep the others from being helped; the next tick tries again.
-            log.exception("run %s could not be reconciled", run.run_id)
+        if services.now() - run.updated_at > timedelta(seconds=min(30, services.settings.stuck_after_s)):
+            _guarded(run, partial(lifecycle.announce, services, run))
+    attempts = list(services.runs.attempts())
+    for run in attempts:
+        if wakeup.execution is None or run.execution in (None, wakeup.execution):
+            _guarded(run, partial(_help, services, run))
+    if wakeup.execution is None:
+        for run in (*services.runs.in_intake(), *services.runs.asked_to_end()):
+            _guarded(run, partial(_help, services, run))
+        free_lost_slots(services, {run.run_id for run in attempts})
     if wakeup.sweep_drops:
         sweep_drops(services)
+    dispatcher.fill(services)
+
+
+def _guarded(run: Run, help_: Callable[[], None]) -> None:
+    """One run that cannot be helped must not keep the others from being helped; the next tick tries again."""
+    try:
+        help_()
+    except Exception:
+        log.exception("run %s could not be reconciled", run.run_id)
+
+
+def _help(services: Services, run: Run) -> None:
+    step = next_step(run, _execution_of(services, run), services.now(), services.settings)
+    if step != Nothing():
+        log.info("run %s (%s, epoch %d): %s", run.run_id, run.state, run.epoch, type(step).__name__)
+        _take(services, run, step)
+
+
+def free_lost_slots(services: Services, attempts: set[str]) -> None:
+    """Takes GPUs from runs that are not on one: somebody changed or deleted their documents."""
+    for accelerator in quota.ACCELERATORS:
+        slots = services.runs.pool(accelerator).slots
+        for run_id in slots.keys() - attempts:
+            services.runs.free_slot(accelerator, run_id, slots[run_id].epoch)
 
 
 def sweep_drops(services: Services) -> None:
-    """Takes in every manifest of the drops bucket whose event was lost."""
-    manifests = {}
-    for item in services.objects.list(services.settings.drops_bucket):
-        dropped = DropPath.parse(item.bucket, item.name)
-        if dropped is not None and dropped.role is ObjectRole.MANIFEST:
-            manifests[run_of_drop(dropped, item.generation).run_id] = (dropped, item.generation)
-    for run_id in manifests.keys() - services.runs.existing(list(manifests)):
-        log.warning("the event of %s was lost", run_id)
+    """Takes in what was lately written to the drops bucket and whose event was lost."""
+    since = services.now() - timedelta(seconds=services.settings.sweep_window_s)
+    landed = [
+        Landed(path, item.generation, item.created_at)
+        for item in services.objects.list(services.settings.drops_bucket)
+        if item.created_at >= since and (path := DropPath.parse(item.bucket, item.name)) is not None
+    ]
+    manifests = {
+        run_of_drop(one.path, one.generation, one.written_at, services.now()).run_id: one
+        for one in landed
+        if one.path.role is ObjectRole.MANIFEST
+    }
+    lost = [manifests[run_id] for run_id in manifests.keys() - services.runs.existing(list(manifests))]
+    commands = [one for one in landed if one.path.role in {ObjectRole.CANCEL, ObjectRole.RESUME}]
+    for one in (*lost, *commands):
         try:
-            take_in(services, *manifests[run_id])
+            bucket_events.take(services, one)
         except Exception:
-            log.exception("run %s could not be taken in", run_id)
+            log.exception("%s%s could not be taken in", one.path.prefix, one.path.role.value)
 
 
 def _execution_of(services: Services, run: Run) -> Execution | None:
@@ -190,8 +219,6 @@ def _take(services: Services, run: Run, step: Step) -> None:
     match step:
         case TakeFurther():
             advance(services, run)
-        case Announce():
-            lifecycle.announce(services, run)
         case FinishCommit():
             publish_version(services, run)
         case StopExecution(name):

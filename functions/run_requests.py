@@ -6,11 +6,8 @@ import logging
 
 from pydantic import ValidationError
 
-from adaptml import lifecycle
-from adaptml.protocol import Change, to_error
-from adaptml.runs import utc_now
 from adaptml.services import Services
-from functions.intake import advance, begin
+from functions.intake import advance, begin, reject
 from schemas import layout
 from schemas.errors import Problem, problem
 from schemas.layout import DropPath
@@ -36,8 +33,7 @@ def take_request(services: Services, body: bytes) -> None:
     found = objection(request, services.settings.drops_bucket)
     run = begin(services, _run_of(services, request, usable=found is None))
     if found is not None:
-        refused = Change(RunState.REJECTED, found.message, {"error": to_error([found])})
-        lifecycle.change(services, run.run_id, lambda r: refused if r.state is RunState.RECEIVED else None)
+        reject(services, run, [found])
         return
     advance(services, run)
 
@@ -70,7 +66,7 @@ def _run_of(services: Services, request: RunRequest, *, usable: bool) -> Run:
     manifest_object = f"{dropped.prefix}{dropped.file}" if dropped else None
     pinned = services.objects.pin(bucket, manifest_object) if manifest_object else None
     folder = dropped.folder if dropped else declared_name(request.manifest) or layout.slug(request.request_id)
-    now = utc_now()
+    now = services.now()
     return Run(
         run_id=layout.run_id(request.tenant, request.request_id, "request", request.request_id),
         state=RunState.RECEIVED,
@@ -86,6 +82,7 @@ def _run_of(services: Services, request: RunRequest, *, usable: bool) -> Run:
             inline_manifest=request.manifest or None,
             dataset_uris=request.dataset_uris,
             publisher="run-requests",
+            asked_at=now,
         ),
         created_at=now,
         updated_at=now,

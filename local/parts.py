@@ -62,7 +62,7 @@ def servers(ports: Ports, logs: Path) -> list[Part]:
     python = [sys.executable, "-m"]
     jobs = [
         *python, "local.run_jobs", "--port", str(ports.jobs), "--logs", str(logs / "executions"),
-        "--topic", topic("reconcile"), "--concurrency", os.environ.get("ADAPTML_LOCAL_GPUS", "1"),
+        "--topic", topic("reconcile"), "--concurrency", os.environ["ADAPTML_GPU_QUOTA"],
     ]  # fmt: skip
     functions = [
         Part(

@@ -76,6 +76,7 @@ class Supervisor:
         ports = Ports.free()
         environment = client_environment(ports, paths.HOME)
         os.environ.update(environment)
+        os.environ.setdefault("ADAPTML_GPU_QUOTA", "1")  # one training at a time is what a laptop can do
         settings = Settings.from_env()
         (paths.HOME / "boto").write_text(boto_file(ports, paths.HOME), "utf-8")
 

@@ -250,9 +250,9 @@ CODES: dict[str, Code] = {
         "the row is {found}", "Write each example as one object with named fields.", "a JSON object"
     ),
     "unknown_row_shape": _data(
-        "the row has the fields {found}, which is no known shape",
+        "the row has {found}, which is no known shape",
         "Rename the fields, or name yours under dataset.columns, e.g. "
-        "`columns: {{prompt: question, completion: reply}}`.",
+        "`columns: {{prompt: question, completion: reply}}`. A table needs a first line with the names of its columns.",
         "messages; prompt + completion; instruction (+ input) + output; conversations; or text",
     ),
     "ambiguous_row_shape": _data(
@@ -437,8 +437,35 @@ CODES: dict[str, Code] = {
     # The run
     "attempts_exhausted": _code(
         "run",
-        "attempt {attempt} of {limit} ended: {cause}",
-        "Look at the execution's log; if the cause was ours or the platform's, copy the manifest again.",
+        "attempt {attempt} ended ({cause}); {limit} may die",
+        "Look at the execution's log; if the cause was the platform's, copy a file RESUME into the folder to go on "
+        "from the last checkpoint.",
+    ),
+    "cost_limit_reached": _code(
+        "run",
+        "the run has cost ${spent} so far, compute.max_cost_usd is ${limit}",
+        "Raise compute.max_cost_usd and copy the manifest again; attempts that died cost, too.",
+    ),
+    "over_budget": _code(
+        "run",
+        "the run needs about ${needed}, ${left} of the budget of ${budget} for {month} are left",
+        "Wait for the next month, train on less, or ask whoever runs this AdaptML for a higher budget.",
+    ),
+    "queue_full": _code(
+        "run",
+        "{waiting} runs of {tenant} wait already, its limit is {limit}",
+        "Copy the manifest again when some of them have started.",
+    ),
+    "nothing_to_resume": _code(
+        "run",
+        "there is nothing to go on with: {why}",
+        "RESUME takes up the folder's last run if it was cancelled or failed with a checkpoint; copy the manifest to "
+        "start anew.",
+    ),
+    "checkpoint_gone": _code(
+        "run",
+        "no checkpoint of {run_id} can be read any more",
+        "Copy the manifest again to start anew.",
     ),
     "dispatch_exhausted": _code(
         "run",
@@ -465,5 +492,9 @@ CODES: dict[str, Code] = {
         "the weights of {model} are not where the trainer looks for them",
         "Whoever runs this AdaptML prepares them once with `python -m trainer.prepare`.",
     ),
-    "cancelled": _code("run", "cancelled by request", "Copy the manifest again to start anew."),
+    "cancelled": _code(
+        "run",
+        "cancelled by request",
+        "Copy a file RESUME into the folder to go on from the last checkpoint, or the manifest to start anew.",
+    ),
 }

@@ -17,9 +17,12 @@ PREVIEW = "preview.jsonl"
 OUR_FILES = frozenset({STATUS, REJECTED, REPORT, PREVIEW})
 """What AdaptML writes beside a drop; these objects fire events too and must never start anything."""
 
+CANCEL, RESUME = "CANCEL", "RESUME"
+"""Files that a user puts beside a drop to end its runs, or to take the last one up again. Their content is not read."""
+
 DEFAULTS = "_defaults.yaml"
 """A tenant's own defaults, in the tenant's folder; in no drop's folder, so that its event starts nothing."""
-RESERVED = frozenset({*MANIFEST_NAMES, *OUR_FILES, DEFAULTS})
+RESERVED = frozenset({*MANIFEST_NAMES, *OUR_FILES, DEFAULTS, CANCEL, RESUME})
 """What a data file cannot be called."""
 
 _PARALLEL_PARTS = "gcloud/tmp/parallel_composite_uploads/"
@@ -31,7 +34,12 @@ class ObjectRole(enum.Enum):
 
     MANIFEST = "manifest"
     DATA = "data"
+    CANCEL = "cancel"
+    RESUME = "resume"
     IGNORED = "ignored"
+
+
+COMMANDS = {CANCEL: ObjectRole.CANCEL, RESUME: ObjectRole.RESUME}
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class DropPath:
         """Manifest, data, or something that starts nothing."""
         if self.file in MANIFEST_NAMES:
             return ObjectRole.MANIFEST
+        if self.file in COMMANDS:
+            return COMMANDS[self.file]
         if self.file in OUR_FILES or self.file.endswith("/"):
             return ObjectRole.IGNORED
         return ObjectRole.DATA
@@ -99,6 +109,11 @@ def version_prefix(tenant: str, name: str, version: int) -> str:
 def staging_prefix(tenant: str, name: str, run: str, epoch: int) -> str:
     """Where one execution uploads before its version has a number, with the closing slash."""
     return f"{tenant}/{name}/.staging/{run}/e{epoch}/"
+
+
+def checkpoint_prefix(tenant: str, name: str, run: str) -> str:
+    """Where the checkpoints of one run lie in the artifacts bucket, with the closing slash."""
+    return f"{tenant}/{name}/.checkpoints/{run}/"
 
 
 def uri(bucket: str, name: str) -> str:

@@ -33,8 +33,19 @@ class RunRequest(Message):
     """… with the training files, in the tenant's folder too."""
 
 
+class RunCommand(Message):
+    """`run-commands`: another system ends a run, or takes one up again."""
+
+    command_id: str = Field(min_length=1, max_length=200)
+    """Names the command: the same id again is the same command."""
+    tenant: str
+    run_id: str
+    command: str
+    """cancel or resume."""
+
+
 class RunReady(Message):
-    """`run-ready`: a run waits for the dispatcher."""
+    """`run-ready`: a run waits for a GPU, or has left one to others."""
 
     run_id: str
     attempt: int
@@ -60,6 +71,7 @@ class RunEvent(Message):
 
 TOPIC_MESSAGES: dict[str, type[Message]] = {
     "run-requests": RunRequest,
+    "run-commands": RunCommand,
     "run-ready": RunReady,
     "run-events": RunEvent,
 }

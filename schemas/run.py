@@ -30,6 +30,10 @@ class Source(Part):
     inline_manifest: str | None = None
     dataset_uris: list[str] = []
     publisher: str = "drop"
+    asked_at: datetime | None = None
+    """When the manifest was written, or the request or command arrived."""
+    resumes: str | None = None
+    """The run that this one takes up again: it has that run's manifest, data and last checkpoint."""
 
     def data_prefix(self, tenant: str) -> str:
         """The folder that names of data files are relative to: the manifest's, or the tenant's."""
@@ -155,6 +159,16 @@ class Metrics(Part):
     eval_loss_after: float | None = None
 
 
+class Checkpoint(Part):
+    """Where training can be taken up again."""
+
+    step: int
+    """Optimizer steps that are in it."""
+    object: str
+    """In the artifacts bucket."""
+    saved_at: datetime
+
+
 class Artifacts(Part):
     """Where the adapter is. `staged` is set by the commit; `uri` once the version can be read whole."""
 
@@ -199,7 +213,10 @@ class Run(Part):
     estimate: Estimate | None = None
 
     attempt: int = 1
-    """Training attempt, from 1. Raised when an attempt that had begun died."""
+    """Training attempt, from 1. Raised when an attempt that had begun ended without a result."""
+    deaths: int = 0
+    """Attempts that died, or got nowhere: what `max_attempts` bounds. An attempt that saved a checkpoint and left,
+    because its time was up or its machine was taken away, is none."""
     epoch: int = 0
     """Dispatch number: raised by every claim. An execution started under an older number leaves."""
     execution: str | None = None
@@ -207,9 +224,14 @@ class Run(Part):
     cancel_requested: bool = False
 
     progress: Progress = Progress()
+    checkpoint: Checkpoint | None = None
+    """The last one. It stays when the run is cancelled or fails, so that it can be resumed."""
+    resumed_step: int | None = None
+    """Steps that the present attempt found done when it was claimed."""
     metrics: Metrics = Metrics()
     artifacts: Artifacts | None = None
-    cost_usd: float | None = None
+    cost_usd: float = 0.0
+    """Of all attempts that ended, at list price."""
     error: RunError | None = None
 
     revision: int = 0
@@ -246,6 +268,11 @@ class Event(Part):
     attempt: int
     reason: str
     revision: int
+
+    @property
+    def frees_gpu(self) -> bool:
+        """True where the change ended an attempt."""
+        return self.from_state is not None and self.from_state.is_attempt and not self.to_state.is_attempt
 
 
 def to_document(value: Any) -> Any:

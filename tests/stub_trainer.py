@@ -16,7 +16,7 @@ from tempfile import mkdtemp
 from adaptml import logs
 from adaptml.services import Services
 from schemas.errors import Refused, problem
-from schemas.run import Metrics, Progress
+from schemas.run import Checkpoint, Metrics, Progress
 from schemas.run_states import RunState
 from trainer import attempt as attempt_module
 from trainer.attempt import Attempt
@@ -38,9 +38,15 @@ def train(attempt: Attempt) -> None:
     if fault == "refuse":
         raise Refused([problem("nothing_to_train_on")])
     attempt.enter(RunState.TRAINING, "pretending")
-    for step in range(1, int(labels.get("steps", "3")) + 1):
-        progress = Progress(step=step, total_steps=3, epoch=step, loss=3.0 / step)
+    steps, done = int(labels.get("steps", "3")), attempt.run.checkpoint.step if attempt.run.checkpoint else 0
+    progress = Progress(step=done, total_steps=steps)
+    for step in range(done + 1, steps + 1):
+        progress = Progress(step=step, total_steps=steps, epoch=step, loss=3.0 / step)
+        if "checkpoints" in labels:
+            attempt.saved(Checkpoint(step=step, object="pretended", saved_at=attempt.services.now()))
         attempt.report(progress, {"step": step, "loss": 3.0 / step, "learning_rate": 1e-3})
+        if attempt.must_stop:
+            attempt.leave()
         time.sleep(float(labels.get("pause", "0")))
     if fault == "die-training":
         die()

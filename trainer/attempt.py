@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
@@ -16,12 +17,12 @@ from adaptml.jobs import RUN_EPOCH, RUN_ID
 from adaptml.objects import ObjectGone
 from adaptml.protocol import Change, Fenced
 from adaptml.publishing import publish_version
-from adaptml.runs import Decide, Points, utc_now
+from adaptml.runs import Decide, Points
 from adaptml.services import Services
 from schemas import layout
 from schemas.errors import Problem, Refused
 from schemas.manifest import Manifest
-from schemas.run import Artifacts, Metrics, Owner, Progress, Run
+from schemas.run import Artifacts, Checkpoint, Metrics, Owner, Progress, Run
 from schemas.run_states import RunState
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,12 @@ log = logging.getLogger(__name__)
 REPORT_EVERY_S = 2.0
 """Least time between two progress writes. It grows with the run (`_REPORTS_AT_MOST`), so that writes stay bounded."""
 _REPORTS_AT_MOST = 200
+LEAVE_BEFORE_S, LEAVE_BEFORE_SHARE = 120.0, 0.1
+"""How long before its timeout an attempt hands over: for a last step and a checkpoint; of short timeouts a share."""
 
 
 class Stopped(Exception):  # noqa: N818 - says what happened
-    """Raised in the training loop when the run was cancelled."""
+    """Raised once the run was cancelled or handed over: this execution has nothing more to do."""
 
 
 class Attempt:
@@ -44,6 +47,10 @@ class Attempt:
         self.owner = owner
         self._points: Points = []
         self._last_report = 0.0
+        self._checkpoint: Checkpoint | None = None
+        self._stopping: str | None = None
+        timeout_s = self.manifest.compute.timeout_s
+        self._leave_at = time.monotonic() + timeout_s - min(LEAVE_BEFORE_S, timeout_s * LEAVE_BEFORE_SHARE)
 
     @classmethod
     def begin(cls, services: Services, env: Mapping[str, str]) -> Attempt | None:
@@ -51,7 +58,7 @@ class Attempt:
         run_id, epoch = env[RUN_ID], int(env[RUN_EPOCH])
         owner = Owner(execution=env["CLOUD_RUN_EXECUTION"], task_attempt=int(env.get("CLOUD_RUN_TASK_ATTEMPT", "0")))
         try:
-            run = lifecycle.change(services, run_id, lambda r: protocol.own(r, epoch, owner, utc_now()))
+            run = lifecycle.change(services, run_id, lambda r: protocol.own(r, epoch, owner, services.now()))
         except Fenced as fenced:
             log.info("leaving %s: %s", run_id, fenced)
             return None
@@ -74,6 +81,8 @@ class Attempt:
 
     def carry_out(self, train: Callable[[Attempt], None]) -> int:
         """Runs the training and ends the run as it must; returns the exit status."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        unwatch = self.services.runs.watch(self.run.run_id, self._see)
         try:
             if protocol.is_committed(self.run):
                 publish_version(self.services, self.run)
@@ -93,15 +102,50 @@ class Attempt:
             log.error("attempt %d of %s ended: %s", self.run.attempt, self.run.run_id, cause)
             self._end(lambda r: _crashed(r, self.owner, cause))
             return 1
+        finally:
+            unwatch()
         return 0
+
+    @property
+    def must_stop(self) -> bool:
+        """True once the run was cancelled, the machine is to be taken away, or the time is nearly up."""
+        if self._stopping is None and time.monotonic() > self._leave_at:
+            self._stopping = "its time was up"
+        return self._stopping is not None
+
+    def saved(self, checkpoint: Checkpoint) -> None:
+        """A checkpoint is in the bucket; the next report notes it on the run."""
+        self._checkpoint = checkpoint
+
+    def leave(self) -> NoReturn:
+        """Ends the attempt as `must_stop` wants it: cancelled, or handed over to one that goes on from the last
+        checkpoint. Raises Stopped, or Fenced."""
+        cause = self._stopping or "it was told to"
+
+        def decide(run: Run) -> Change:
+            if run.cancel_requested:
+                return protocol.stop(run, self.owner, self._checkpoint)
+            return protocol.hand_over(run, self.owner, cause, self._checkpoint)
+
+        self._change(decide)
+        raise Stopped(cause)
+
+    def _on_sigterm(self, *_: object) -> None:
+        self._stopping = self._stopping or "its machine was taken away"
+
+    def _see(self, run: Run) -> None:
+        if run.cancel_requested:
+            self._stopping = self._stopping or "the run was cancelled"
+        elif run.owner != self.owner or not run.state.is_attempt:
+            self._stopping = self._stopping or "the run is no longer its own"
 
     def enter(self, state: RunState, reason: str, **fields: Any) -> None:
         """Moves the run on. Raises Fenced."""
         self._flush_points(fields.get("progress", self.run.progress))
-        self._change(lambda r: protocol.advance(r, self.owner, state, reason, utc_now(), **fields))
+        self._change(lambda r: protocol.advance(r, self.owner, state, reason, self.services.now(), **fields))
 
     def report(self, progress: Progress, point: dict[str, Any] | None = None) -> None:
-        """Notes progress and a point of the loss curve; written every few seconds. Raises Fenced and Stopped."""
+        """Notes progress and a point of the loss curve; written every few seconds. Raises Fenced."""
         if point is not None:
             self._points.append(point)
         expected_s = self.manifest.compute.timeout_s if progress.eta_s is None else progress.eta_s
@@ -110,8 +154,10 @@ class Attempt:
             self._flush_points(progress)
 
     def alive(self) -> None:
-        """Says that the attempt goes on, between the steps that `report` covers. Raises Fenced and Stopped."""
+        """Says that the attempt goes on, where there is no step to finish first. Raises Fenced and Stopped."""
         self.report(self.run.progress)
+        if self.must_stop:
+            self.leave()
 
     def fetch_report(self, folder: Path) -> None:
         """Lays what validation found out about the data, as it was then, into the folder."""
@@ -138,7 +184,9 @@ class Attempt:
     def _flush_points(self, progress: Progress) -> None:
         points, self._points = self._points, []
         self._last_report = time.monotonic()
-        self._change(lambda r: protocol.heartbeat(r, self.owner, progress, utc_now()), points)
+        self._change(
+            lambda r: protocol.heartbeat(r, self.owner, progress, self._checkpoint, self.services.now()), points
+        )
         try:
             lifecycle.write_beside_drop(self.services, self.run)
         except (GoogleAPICallError, RetryError) as error:
@@ -147,8 +195,7 @@ class Attempt:
     def _change(self, decide: Decide, points: Points | None = None) -> None:
         changed = lifecycle.change(self.services, self.run.run_id, decide, points=points)
         self.run = changed or self.run
-        if self.run.state is RunState.CANCELLED:
-            raise Stopped("the run was cancelled")
+        self._see(self.run)
 
     def _end(self, decide: Decide) -> None:
         try:

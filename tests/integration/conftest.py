@@ -20,7 +20,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCloud]:
         ADAPTML_STUCK_AFTER_S="5",
         ADAPTML_DISPATCH_LIMIT="2",
         ADAPTML_LOCAL_TICK_S="1",
-        ADAPTML_LOCAL_GPUS="4",
+        ADAPTML_GPU_QUOTA="4",
     )
     yield started
     started.stop()

@@ -12,7 +12,7 @@ from google.cloud import firestore
 
 from adaptml.jobs import Jobs
 from adaptml.runs import RunStore, utc_now
-from functions.dispatcher import dispatch
+from functions import dispatcher
 from schemas.messages import RunReady
 from schemas.run import Run, Source
 from schemas.run_states import RunState
@@ -153,12 +153,13 @@ def test_a_job_that_may_not_be_started_ends_the_run_with_the_reason(cloud: TestC
     now = utc_now()
     source = Source(bucket=DROPS)
     run = Run(
-        run_id="acme-forbidden", state=S.QUEUED, state_reason="", tenant="acme", name="forbidden", source=source,
+        run_id="acme-forbidden", state=S.STARTING, epoch=1, state_reason="", tenant="acme", name="forbidden",
+        source=source,
         created_at=now, updated_at=now, state_since=now,
     )  # fmt: skip
     cloud.services.runs.create(run)
     jobs = Forbidden.connect(cloud.services.settings.job_path)
-    dispatch(replace(cloud.services, jobs=jobs), RunReady(run_id=run.run_id, attempt=1))
+    dispatcher.start(replace(cloud.services, jobs=jobs), run)
     ended = cloud.services.runs.get(run.run_id)
     assert ended.state is S.FAILED
     assert ended.error is not None

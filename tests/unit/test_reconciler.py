@@ -8,7 +8,6 @@ import pytest
 from adaptml.jobs import Execution, ExecutionState
 from adaptml.settings import Settings
 from functions.reconciler import (
-    Announce,
     Apply,
     FinishCommit,
     Nothing,
@@ -42,7 +41,7 @@ def step(state: RunState, execution: Execution | None, after_s: float, **fields:
         (S.AWAITING_DATA, None, 1, {}, TakeFurther),
         # Waiting
         (S.QUEUED, None, 10, {}, Nothing),
-        (S.QUEUED, None, 200, {}, Announce),
+        (S.QUEUED, None, 200, {}, Nothing),
         # Dispatched, nobody owns it
         (S.STARTING, None, 10, {}, Nothing),
         (S.STARTING, None, 200, {}, S.QUEUED),
@@ -55,7 +54,8 @@ def step(state: RunState, execution: Execution | None, after_s: float, **fields:
         (S.TRAINING, ALIVE, 10, {"owner": ME}, Nothing),
         (S.TRAINING, ALIVE, 901, {"owner": ME}, StopExecution),
         (S.TRAINING, DEAD, 10, {"owner": ME}, S.QUEUED),
-        (S.TRAINING, DEAD, 10, {"owner": ME, "attempt": 2}, S.FAILED),
+        (S.TRAINING, DEAD, 10, {"owner": ME, "attempt": 2, "deaths": 1}, S.FAILED),
+        (S.TRAINING, DEAD, 10, {"owner": ME, "attempt": 5, "deaths": 0}, S.QUEUED),
         (S.TRAINING, Execution("x-1", E.SUCCEEDED), 10, {"owner": ME}, S.QUEUED),
         (S.TRAINING, Execution("x-1", E.MISSING), 10, {"owner": ME}, S.QUEUED),
         (S.EVALUATING, DEAD, 10, {"owner": ME, "artifacts": STAGED}, FinishCommit),
@@ -84,7 +84,7 @@ def test_what_is_owed(
 
 
 def test_the_cause_of_death_is_told() -> None:
-    found = step(S.TRAINING, DEAD, 10, owner=ME, attempt=2)
+    found = step(S.TRAINING, DEAD, 10, owner=ME, deaths=1)
     assert isinstance(found, Apply)
     assert "exit code 1" in found.change.reason
 

@@ -1,0 +1,36 @@
+"""What an object that landed in the drops bucket means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from adaptml.services import Services
+from functions import commands, intake
+from schemas.layout import DropPath, ObjectRole
+
+
+@dataclass(frozen=True)
+class Landed:
+    """One generation of one object of a drop's folder."""
+
+    path: DropPath
+    generation: int
+    written_at: datetime
+    """By the service's clock."""
+
+
+def take(services: Services, landed: Landed) -> None:
+    """Does what the object asks for. Events come late, twice and in any order; none of that makes a difference."""
+    path = landed.path
+    match path.role:
+        case ObjectRole.MANIFEST:
+            intake.take_manifest(services, path, landed.generation, landed.written_at)
+        case ObjectRole.DATA:
+            intake.take_data(services, path)
+        case ObjectRole.CANCEL:
+            commands.cancel_drop(services, path, landed.written_at)
+        case ObjectRole.RESUME:
+            commands.resume_drop(services, path, landed.generation, landed.written_at)
+        case ObjectRole.IGNORED:
+            return

@@ -1,0 +1,80 @@
+"""Ending runs and taking them up again: by a file beside the drop, or by a message on `run-commands`."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from adaptml import lifecycle, protocol
+from adaptml.services import Services
+from functions.intake import advance, begin
+from schemas import layout
+from schemas.layout import DropPath
+from schemas.messages import RunCommand
+from schemas.run import Run, Source
+from schemas.run_states import ACTIVE_STATES, RunState
+
+log = logging.getLogger(__name__)
+
+
+def cancel_drop(services: Services, dropped: DropPath, written_at: datetime) -> None:
+    """A file CANCEL was written: ends what was asked for in its folder before it."""
+    for run in services.runs.of_folder(dropped.tenant, dropped.folder, *ACTIVE_STATES):
+        if run.source.asked_at is None or run.source.asked_at <= written_at:
+            lifecycle.change(services, run.run_id, protocol.request_cancel)
+
+
+def resume_drop(services: Services, dropped: DropPath, generation: int, written_at: datetime) -> None:
+    """A file RESUME was written: takes up the last run of its folder."""
+    identity = (dropped.bucket, f"{dropped.prefix}{dropped.file}", str(generation))
+    run_id = layout.run_id(dropped.tenant, dropped.folder, *identity)
+    if (present := services.runs.find(run_id)) is not None:
+        advance(services, begin(services, present))
+        return
+    last = services.runs.last_of_folder(dropped.tenant, dropped.folder, before=written_at)
+    source = last.source if last is not None else Source(bucket=dropped.bucket)
+    _resume(services, run_id, dropped.tenant, dropped.folder, source, last, written_at)
+
+
+def take_command(services: Services, body: bytes) -> None:
+    """Does what a message asks for; one that names no run of its tenant is dropped with a log line."""
+    try:
+        command = RunCommand.model_validate_json(body)
+    except ValidationError as error:
+        log.error("command refused: %s", "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors()))
+        return
+    run = services.runs.find(command.run_id) if "/" not in command.run_id else None
+    if run is None or run.tenant != command.tenant:
+        log.error("command refused: the tenant has no such run")
+        return
+    match command.command:
+        case "cancel":
+            lifecycle.change(services, run.run_id, protocol.request_cancel)
+        case "resume":
+            run_id = layout.run_id(run.tenant, run.folder or run.name, "command", command.command_id)
+            _resume(services, run_id, run.tenant, run.folder or run.name, run.source, run, services.now())
+        case _:
+            log.error("command refused: it is neither cancel nor resume")
+
+
+def _resume(
+    services: Services, run_id: str, tenant: str, folder: str, source: Source, last: Run | None, asked_at: datetime
+) -> None:
+    now = services.now()
+    resumed = Run(
+        run_id=run_id,
+        state=RunState.RECEIVED,
+        state_reason=f"takes up {last.run_id}" if last else "RESUME arrived",
+        tenant=tenant,
+        name=last.name if last else folder,
+        folder=folder,
+        source=source.model_copy(
+            update={"resumes": last.run_id if last else None, "publisher": "resume", "asked_at": asked_at}
+        ),
+        created_at=now,
+        updated_at=now,
+        state_since=now,
+    )
+    advance(services, begin(services, resumed))
