@@ -121,8 +121,9 @@ def heartbeat(run: Run, owner: Owner, progress: Progress, checkpoint: Checkpoint
 def stop(run: Run, owner: Owner, checkpoint: Checkpoint | None) -> Change:
     """The owner ends the run as it was asked to. Raises Fenced."""
     check_owner(run, owner)
-    ended = cancel(run)
-    return Change(ended.to, ended.reason, ended.fields | {"checkpoint": checkpoint or run.checkpoint})
+    saved = checkpoint or run.checkpoint
+    ended = cancel(run.model_copy(update={"checkpoint": saved}))
+    return replace(ended, fields=ended.fields | {"checkpoint": saved})
 
 
 def hand_over(run: Run, owner: Owner, cause: str, checkpoint: Checkpoint | None) -> Change:

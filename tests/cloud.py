@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,6 +72,16 @@ class TestCloud:
         """The process id of one part."""
         state = json.loads((self.home / "state.json").read_text("utf-8"))
         return int(state["pid"] if name == "supervisor" else state["parts"][name])
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """One part stands still meanwhile: it keeps what it holds and answers nothing."""
+        pid = self.part(name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A client program with the environment of `.local/env`."""

@@ -38,16 +38,19 @@ def train(attempt: Attempt) -> None:
     if fault == "refuse":
         raise Refused([problem("nothing_to_train_on")])
     attempt.enter(RunState.TRAINING, "pretending")
+    if "time" in labels:
+        attempt._leave_at = time.monotonic() + float(labels["time"])
     steps, done = int(labels.get("steps", "3")), attempt.run.checkpoint.step if attempt.run.checkpoint else 0
+    pause_s = float(labels.get("pause", "0"))
     progress = Progress(step=done, total_steps=steps)
     for step in range(done + 1, steps + 1):
-        progress = Progress(step=step, total_steps=steps, epoch=step, loss=3.0 / step)
+        progress = Progress(step=step, total_steps=steps, epoch=step, loss=3.0 / step, eta_s=pause_s * (steps - step))
         if "checkpoints" in labels:
             attempt.saved(Checkpoint(step=step, object="pretended", saved_at=attempt.services.now()))
         attempt.report(progress, {"step": step, "loss": 3.0 / step, "learning_rate": 1e-3})
         if attempt.must_stop:
             attempt.leave()
-        time.sleep(float(labels.get("pause", "0")))
+        time.sleep(pause_s)
     if fault == "die-training":
         die()
     attempt.enter(RunState.EVALUATING, "pretending", progress=progress)

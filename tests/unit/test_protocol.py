@@ -114,6 +114,7 @@ def test_a_cancelled_run_keeps_its_checkpoint_and_says_so() -> None:
     before = run(RunState.TRAINING, owner=ME, cancel_requested=True)
     after = applied(protocol.stop(before, ME, SAVED), before)
     assert (after.state, after.checkpoint) == (RunState.CANCELLED, SAVED)
+    assert f"step {SAVED.step} is saved" in after.state_reason
     assert after.error is not None
     assert after.error.code == "cancelled"
 
