@@ -87,6 +87,15 @@ class ObjectStore:
         except NotFound as error:
             raise ObjectGone(source) from error
 
+    def put_new(self, bucket: str, name: str, body: bytes, content_type: str = "application/json") -> bool:
+        """Writes to a name that must not exist. False, and nothing is written, when there is an object already."""
+        blob = self._client.bucket(bucket).blob(name)
+        try:
+            blob.upload_from_string(body, content_type=content_type, if_generation_match=0)
+        except PreconditionFailed:
+            return False
+        return True
+
     def put_newer(self, bucket: str, name: str, body: str, content_type: str, order: str) -> int | None:
         """Writes unless what is there has a higher `order`, so that late writers do not undo newer news.
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from google.api_core.exceptions import Aborted, AlreadyExists, FailedPrecondition
+from google.api_core.exceptions import Aborted, AlreadyExists, FailedPrecondition, NotFound
 from google.api_core.retry import Retry, if_exception_type
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import FieldFilter
+from pydantic import ValidationError
 
 from adaptml import protocol, quota
 from adaptml.protocol import Change
 from adaptml.quota import Ledger, Refuse, Wait
 from schemas.ledger import Account, Pool
-from schemas.run import Artifacts, Event, Metrics, Owner, Pins, Run, to_document
+from schemas.run import Artifacts, DeadLetter, Event, Metrics, Owner, Pins, Run, to_document
 from schemas.run_states import RunState
 
 Decide = Callable[[Run], Change | None]
 Points = list[dict[str, Any]]
 """Of the loss curve: `step`, `loss`, `learning_rate`, …"""
 
+DEAD_LETTERS_KEPT = 20
+"""On a run, the newest; the messages themselves stay in the bucket."""
 
 _CONTENDED = Retry(
     predicate=if_exception_type(Aborted, AlreadyExists, FailedPrecondition),
@@ -211,6 +215,44 @@ class RunStore:
     def note_pins(self, tenant: str, folder: str, pins: Pins) -> None:
         """Notes what a drop of a folder pinned. Only the folder's next drop looks at it."""
         self._drop(tenant, folder).set(pins.model_dump())
+
+    def note_dead_letter(self, run_id: str | None, letter: DeadLetter) -> None:
+        """Notes a message that no function took on the run that it names; beside the runs where there is none, or where
+        its document cannot be read. Noted twice, it stands there once."""
+        try:
+            if run_id is None:
+                raise UnknownRun
+            self.change(run_id, lambda run: _with_dead_letter(run, letter))
+        except (UnknownRun, ValidationError):
+            document = to_document(letter.model_copy(update={"run_id": run_id}).model_dump())
+            with suppress(AlreadyExists):
+                self._dead_letter(letter).create(document)
+
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """All that is noted, each with its run's id."""
+        for snapshot in self._runs.where(filter=FieldFilter("dead_letters", ">", [])).stream():
+            for letter in snapshot.to_dict()["dead_letters"]:
+                yield DeadLetter.model_validate(letter).model_copy(update={"run_id": snapshot.id})
+        for snapshot in self._client.collection("dead_letters").stream():
+            yield DeadLetter.model_validate(snapshot.to_dict())
+
+    def mark_replayed(self, letter: DeadLetter) -> None:
+        """Notes that a message was published again."""
+        noted = {"replayed_at": self._now()}
+        try:
+            self._dead_letter(letter).update(noted)
+        except NotFound:
+            if letter.run_id is None:
+                return
+
+            def decide(run: Run) -> Change:
+                letters = [one.model_copy(update=noted) if one.is_same(letter) else one for one in run.dead_letters]
+                return Change(fields={"dead_letters": letters})
+
+            self.change(letter.run_id, decide)
+
+    def _dead_letter(self, letter: DeadLetter) -> firestore.DocumentReference:
+        return self._client.collection("dead_letters").document(f"{letter.topic}~{letter.message_id}")
 
     def _drop(self, tenant: str, folder: str) -> firestore.DocumentReference:
         return self._client.collection("drops").document(f"{tenant}~{folder}")
@@ -409,6 +451,12 @@ class RunStore:
 
 def _in(*states: RunState) -> FieldFilter:
     return FieldFilter("state", "in", [state.value for state in states])
+
+
+def _with_dead_letter(run: Run, letter: DeadLetter) -> Change | None:
+    if any(noted.is_same(letter) for noted in run.dead_letters):
+        return None
+    return Change(fields={"dead_letters": [*run.dead_letters, letter][-DEAD_LETTERS_KEPT:]})
 
 
 def _event(before: Run | None, after: Run) -> Event:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.topology import TOPOLOGY
+
 
 class Settings(BaseModel):
     """Where things are, and how long to wait for them."""
@@ -20,6 +22,9 @@ class Settings(BaseModel):
     models_bucket: str | None = None
     """Where the base models' tokenizers lie; without it, tokens are estimated from characters."""
     trainer_job: str = "adaptml-trainer"
+    storage_topic: str = TOPOLOGY.storage_topic
+    """Carries the drops bucket's notifications to intake. Eventarc makes a topic of its own for its trigger and gives
+    it a name of its own."""
     data_deadline_s: int = 3600
     """How long data may arrive after its manifest before the run is EXPIRED."""
     settle_s: int = 30

@@ -25,51 +25,50 @@ from schemas.topology import TOPOLOGY, dead_letter_topic
 
 
 def topics() -> None:
-    """Schemas, topics, and a dead-letter topic with a subscription of its own for each topic that a function reads."""
-    publisher, subscriber = pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient()
+    """Schemas, topics, and a dead-letter topic for each of them."""
+    publisher = pubsub_v1.PublisherClient()
     for name, topic in TOPOLOGY.topics.items():
         settings = None
         if topic.schema_name is not None:
             settings = types.SchemaSettings(schema=_schema(topic.schema_name), encoding=types.Encoding.JSON)
         _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, name), schema_settings=settings))
-    for trigger in TOPOLOGY.functions.values():
-        if trigger.topic is not None:
-            dead = dead_letter_topic(trigger.topic)
-            _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, dead)))
-            _subscription(subscriber, types.Subscription(name=dead, topic=dead))
-    _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, STORAGE_TOPIC)))
+    for name in (STORAGE_TOPIC, *TOPOLOGY.dead_letter_topics):
+        _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, name)))
 
 
 def push_subscriptions(ports: Ports) -> None:
-    """One for each function that a topic calls, as Eventarc makes them, and one for the router of storage events."""
+    """One for each function that a topic calls, as Eventarc makes them, one for the router of storage events, and one
+    for each dead-letter topic."""
     subscriber = pubsub_v1.SubscriberClient()
+    _push(subscriber, "eventarc-storage", STORAGE_TOPIC, ports.eventarc)
+    for function, trigger in TOPOLOGY.functions.items():
+        if trigger.topic is not None:
+            _push(subscriber, f"eventarc-{function}", trigger.topic, ports.functions[function])
+        if trigger.dead_letters:
+            for dead in TOPOLOGY.dead_letter_topics:
+                _push(subscriber, f"eventarc-{function}-{dead}", dead, ports.functions[function])
+
+
+def _push(subscriber: pubsub_v1.SubscriberClient, name: str, topic: str, port: int) -> None:
+    """What cannot be delivered goes to the topic's dead-letter topic; from there it is delivered until it is taken."""
+    policy = None
+    if topic not in TOPOLOGY.dead_letter_topics:
+        limit = os.environ.get("ADAPTML_LOCAL_DELIVERY_ATTEMPTS", TOPOLOGY.delivery.max_delivery_attempts)
+        dead = f"projects/{PROJECT}/topics/{dead_letter_topic(topic)}"
+        policy = types.DeadLetterPolicy(dead_letter_topic=dead, max_delivery_attempts=int(limit))
+    # functions-framework learns the topic from the path, as from the source of an event that Eventarc sends.
+    endpoint = f"http://127.0.0.1:{port}/projects/{PROJECT}/topics/{topic}"
     _subscription(
         subscriber,
         types.Subscription(
-            name="eventarc-storage",
-            topic=STORAGE_TOPIC,
-            push_config=types.PushConfig(push_endpoint=f"http://127.0.0.1:{ports.eventarc}/"),
+            name=name,
+            topic=topic,
+            push_config=types.PushConfig(push_endpoint=endpoint),
             ack_deadline_seconds=TOPOLOGY.delivery.ack_deadline_s,
             retry_policy=_retry_policy(),
+            dead_letter_policy=policy,
         ),
     )
-    for function, trigger in TOPOLOGY.functions.items():
-        if trigger.topic is None:
-            continue
-        dead = f"projects/{PROJECT}/topics/{dead_letter_topic(trigger.topic)}"
-        _subscription(
-            subscriber,
-            types.Subscription(
-                name=f"eventarc-{function}",
-                topic=trigger.topic,
-                push_config=types.PushConfig(push_endpoint=f"http://127.0.0.1:{ports.functions[function]}/"),
-                ack_deadline_seconds=TOPOLOGY.delivery.ack_deadline_s,
-                retry_policy=_retry_policy(),
-                dead_letter_policy=types.DeadLetterPolicy(
-                    dead_letter_topic=dead, max_delivery_attempts=TOPOLOGY.delivery.max_delivery_attempts
-                ),
-            ),
-        )
 
 
 def buckets(settings: Settings) -> None:

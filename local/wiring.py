@@ -15,7 +15,7 @@ REGION = "us-central1"
 DROPS_BUCKET = "adaptml-drops"
 ARTIFACTS_BUCKET = "adaptml-artifacts"
 MODELS_BUCKET = "adaptml-models"
-STORAGE_TOPIC = "storage-notifications"
+STORAGE_TOPIC = TOPOLOGY.storage_topic
 """Between fake-gcs-server and the Eventarc router; Google's Eventarc keeps its own out of sight."""
 
 

@@ -116,6 +116,20 @@ def checkpoint_prefix(tenant: str, name: str, run: str) -> str:
     return f"{tenant}/{name}/.checkpoints/{run}/"
 
 
+AUDIT, DEAD_LETTERS = "_audit/", "_dead-letters/"
+"""Prefixes of the artifacts bucket that are nobody's: a tenant's name begins with a letter or a digit."""
+
+
+def audit_object(tenant: str, run: str, revision: int) -> str:
+    """Where one change of state of a run lies in the artifacts bucket, with the run as it was then."""
+    return f"{AUDIT}{tenant}/{run}/{revision:06d}.json"
+
+
+def dead_letter_object(topic: str, message_id: str) -> str:
+    """Where a message that could not be delivered lies in the artifacts bucket, whole."""
+    return f"{DEAD_LETTERS}{topic}/{message_id}.json"
+
+
 def uri(bucket: str, name: str) -> str:
     """gs://bucket/name."""
     return f"gs://{bucket}/{name}"

@@ -196,6 +196,30 @@ class Owner(Part):
     task_attempt: int = 0
 
 
+class DeadLetter(Part):
+    """A message that no function took: on the run that it names, or in `dead_letters/{topic}~{message_id}`."""
+
+    topic: str
+    """What it was published to."""
+    message_id: str
+    """Of the dead letter; Pub/Sub gave the message another one when it was published first."""
+    payload_uri: str
+    """Where the message lies, whole, in the artifacts bucket."""
+    reason: str
+    count: int
+    """How often it was delivered."""
+    at: datetime
+    """When it was noted."""
+    replayed_at: datetime | None = None
+    """When it was published again."""
+    run_id: str | None = None
+    """The run that it names; stored where that run's document does not hold it."""
+
+    def is_same(self, other: DeadLetter) -> bool:
+        """True when both are the one message: its id is unique within a topic."""
+        return (self.topic, self.message_id) == (other.topic, other.message_id)
+
+
 class Run(Part):
     """`runs/{run_id}`."""
 
@@ -248,6 +272,9 @@ class Run(Part):
     heartbeat_at: datetime | None = None
     finished_at: datetime | None = None
     data_deadline: datetime | None = None
+
+    dead_letters: list[DeadLetter] = []
+    """The last messages about the run that no function took."""
 
     def to_document(self) -> dict[str, Any]:
         """As Firestore stores it: enums as text, datetimes as timestamps."""

@@ -20,13 +20,15 @@ class Topic(_Row):
 
 
 class Trigger(_Row):
-    """What calls a function: an event of a bucket, or messages of a topic."""
+    """What calls a function: an event of a bucket, messages of a topic, or what is left of either undelivered."""
 
     event: str | None = None
     bucket: str | None = None
     topic: str | None = None
     serial: bool = False
     """One event at a time (one instance, concurrency 1)."""
+    dead_letters: bool = False
+    """Called for every message on every dead-letter topic."""
 
 
 class Delivery(_Row):
@@ -42,8 +44,14 @@ class Topology(_Row):
     """The whole wiring."""
 
     topics: dict[str, Topic]
+    storage_topic: str
     functions: dict[str, Trigger]
     delivery: Delivery
+
+    @property
+    def dead_letter_topics(self) -> dict[str, str]:
+        """Dead-letter topic → the topic whose messages end there."""
+        return {dead_letter_topic(topic): topic for topic in (*self.topics, self.storage_topic)}
 
 
 def dead_letter_topic(topic: str) -> str:
