@@ -14,14 +14,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("schemas", "adaptml", "functions")
 SUFFIXES = {".py", ".yaml"}
-LEFT_OUT = {"functions/build.py", *(f"adaptml/{name}.py" for name in ("cli", "folder", "show", "watch"))}
+LEFT_OUT = {
+    "functions/build.py",
+    *(f"adaptml/{name}.py" for name in ("cli", "folder", "operate", "rebuild", "show", "watch")),
+}
 """Not for a function: this program, and the command with its views in a terminal."""
 
 MAIN = '''"""Entry points for the Functions buildpack; they live in functions/main.py."""
 
-from functions.main import commands, dispatch, intake, reconcile, requests
+from functions.main import commands, dispatch, intake, reconcile, requests, undelivered
 
-__all__ = ["commands", "dispatch", "intake", "reconcile", "requests"]
+__all__ = ["commands", "dispatch", "intake", "reconcile", "requests", "undelivered"]
 '''
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 
 from pydantic import ValidationError
 
 from adaptml import lifecycle, protocol
 from adaptml.services import Services
+from functions.dead_letters import Unusable
 from functions.intake import advance, begin
 from schemas import layout
 from schemas.layout import DropPath
 from schemas.messages import RunCommand
 from schemas.run import Run, Source
 from schemas.run_states import ACTIVE_STATES, RunState
-
-log = logging.getLogger(__name__)
 
 
 def cancel_drop(services: Services, dropped: DropPath, written_at: datetime) -> None:
@@ -39,16 +37,15 @@ def resume_drop(services: Services, dropped: DropPath, generation: int, written_
 
 
 def take_command(services: Services, body: bytes) -> None:
-    """Does what a message asks for; one that names no run of its tenant is dropped with a log line."""
+    """Does what a message asks for. Raises Unusable for one that names no run of its tenant, or asks for what is not
+    known."""
     try:
         command = RunCommand.model_validate_json(body)
     except ValidationError as error:
-        log.error("command refused: %s", "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors()))
-        return
-    run = services.runs.find(command.run_id) if "/" not in command.run_id else None
+        raise Unusable("; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_input=False))) from None
+    run = services.runs.find(command.run_id) if layout.is_run_id(command.run_id) else None
     if run is None or run.tenant != command.tenant:
-        log.error("command refused: the tenant has no such run")
-        return
+        raise Unusable("the tenant has no such run")
     match command.command:
         case "cancel":
             lifecycle.change(services, run.run_id, protocol.request_cancel)
@@ -56,7 +53,7 @@ def take_command(services: Services, body: bytes) -> None:
             run_id = layout.run_id(run.tenant, run.folder or run.name, "command", command.command_id)
             _resume(services, run_id, run.tenant, run.folder or run.name, run.source, run, services.now())
         case _:
-            log.error("command refused: it is neither cancel nor resume")
+            raise Unusable("the command is neither cancel nor resume")
 
 
 def _resume(

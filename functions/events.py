@@ -6,6 +6,22 @@ import base64
 
 from cloudevents.http import CloudEvent
 
+from adaptml.dead_letters import Message
+from schemas.topology import TOPOLOGY
+
+
+def pubsub_message(event: CloudEvent) -> Message:
+    """The Pub/Sub message in a `messagePublished` event; one of a dead-letter topic under the topic that it was
+    published to first."""
+    topic = str(event["source"]).rpartition("/topics/")[2]
+    message = event.data["message"]
+    return Message(
+        topic=TOPOLOGY.dead_letter_topics.get(topic, topic),
+        message_id=str(message.get("messageId") or event["id"]),
+        body=pubsub_data(event),
+        attributes=message.get("attributes") or {},
+    )
+
 
 def pubsub_data(event: CloudEvent) -> bytes:
     """The body of the Pub/Sub message in a `messagePublished` event; empty when it has none."""

@@ -10,10 +10,10 @@ from cloudevents.http import CloudEvent
 
 from adaptml import logs
 from adaptml.services import Services
-from functions import bucket_events, dispatcher, reconciler, run_requests
+from functions import bucket_events, dead_letters, dispatcher, reconciler, run_requests
 from functions import commands as run_commands
 from functions.bucket_events import Landed
-from functions.events import pubsub_data
+from functions.events import pubsub_data, pubsub_message
 from schemas.layout import DropPath
 from schemas.messages import RunReady
 
@@ -34,13 +34,17 @@ def intake(event: CloudEvent) -> None:
 @functions_framework.cloud_event
 def requests(event: CloudEvent) -> None:
     """Another system asks for a run."""
-    run_requests.take_request(Services.from_env(), pubsub_data(event))
+    services, message = Services.from_env(), pubsub_message(event)
+    with dead_letters.noting(services, message):
+        run_requests.take_request(services, message.body)
 
 
 @functions_framework.cloud_event
 def commands(event: CloudEvent) -> None:
     """Another system ends a run or takes one up again."""
-    run_commands.take_command(Services.from_env(), pubsub_data(event))
+    services, message = Services.from_env(), pubsub_message(event)
+    with dead_letters.noting(services, message):
+        run_commands.take_command(services, message.body)
 
 
 @functions_framework.cloud_event
@@ -55,3 +59,9 @@ def dispatch(event: CloudEvent) -> None:
 def reconcile(event: CloudEvent) -> None:
     """The scheduler ticked, or an execution ended."""
     reconciler.reconcile(Services.from_env(), reconciler.Wakeup.parse(pubsub_data(event)))
+
+
+@functions_framework.cloud_event
+def undelivered(event: CloudEvent) -> None:
+    """A message was given up: it is on a dead-letter topic."""
+    dead_letters.take(Services.from_env(), pubsub_message(event))

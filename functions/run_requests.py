@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 from pydantic import ValidationError
 
 from adaptml.services import Services
+from functions.dead_letters import Unusable
 from functions.intake import advance, begin, reject
 from schemas import layout
 from schemas.errors import Problem, problem
@@ -17,19 +16,15 @@ from schemas.messages import RunRequest
 from schemas.run import Run, Source
 from schemas.run_states import RunState
 
-log = logging.getLogger(__name__)
-
 
 def take_request(services: Services, body: bytes) -> None:
-    """Starts the run that a message asks for; a message that names none is dropped with a log line."""
+    """Starts the run that a message asks for. Raises Unusable for a message that names none."""
     try:
         request = RunRequest.model_validate_json(body)
     except ValidationError as error:
-        log.error("run request refused: %s", "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors()))
-        return
+        raise Unusable("; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_input=False))) from None
     if not is_drop_name(request.tenant):
-        log.error("run request refused: the tenant is not a name")
-        return
+        raise Unusable("the tenant is not a name")
     found = objection(request, services.settings.drops_bucket)
     run = begin(services, _run_of(services, request, usable=found is None))
     if found is not None:
@@ -68,7 +63,7 @@ def _run_of(services: Services, request: RunRequest, *, usable: bool) -> Run:
     folder = dropped.folder if dropped else declared_name(request.manifest) or layout.slug(request.request_id)
     now = services.now()
     return Run(
-        run_id=layout.run_id(request.tenant, request.request_id, "request", request.request_id),
+        run_id=layout.run_id_of_request(request.tenant, request.request_id),
         state=RunState.RECEIVED,
         state_reason="request arrived",
         tenant=request.tenant,

@@ -96,6 +96,16 @@ def run_id(tenant: str, label: str, *identity: str) -> str:
     return f"{slug(f'{tenant}-{label}', 80)}-{digest[:10]}"
 
 
+def run_id_of_request(tenant: str, request_id: str) -> str:
+    """The run that a request asks for."""
+    return run_id(tenant, request_id, "request", request_id)
+
+
+def is_run_id(text: str) -> bool:
+    """True for what `run_id` may have made."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9-]{0,100}", text) is not None
+
+
 def slug(text: str, limit: int = 48) -> str:
     """A text as lower-case letters, digits and single hyphens; `run` when nothing is left."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:limit].rstrip("-") or "run"

@@ -1,0 +1,106 @@
+"""What no function took, made visible: at once where a function says so, else after Pub/Sub has given it up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import msgspec
+from pydantic import ValidationError
+
+from adaptml.dead_letters import Message, note
+from adaptml.runs import utc_now
+from adaptml.services import Services
+from functions.intake import run_of_drop
+from schemas import layout
+from schemas.layout import DropPath, ObjectRole
+from schemas.run import Run
+from schemas.text import printable
+from schemas.topology import TOPOLOGY
+
+
+_SOURCE = "CloudPubSubDeadLetterSource"
+"""Begins the attributes by which Pub/Sub says where a dead letter comes from."""
+
+
+class Unusable(Exception):  # noqa: N818 - says what the message is
+    """Raised where a message can never be done, however often it is delivered. The text names no content."""
+
+
+class Named(NamedTuple):
+    """The run that a message is about, and whose it must be."""
+
+    run_id: str
+    tenant: str | None = None
+
+
+@contextmanager
+def noting(services: Services, message: Message) -> Iterator[None]:
+    """Notes a message that turns out to be unusable; it is not delivered again."""
+    try:
+        yield
+    except Unusable as unusable:
+        run_id, _ = _run(services, message)
+        note(services, message, run_id, f"refused: {unusable}")
+
+
+def take(services: Services, message: Message) -> None:
+    """Notes a message of a dead-letter topic on the run that it names."""
+    run_id, run = _run(services, message)
+    note(services, message, run_id, why(message.attributes, run))
+
+
+def why(attributes: Mapping[str, str], run: Run | None) -> str:
+    """What is known of why it was not delivered. What the function answered is not in a dead letter, only in the
+    function's own log."""
+    known = {name.removeprefix(_SOURCE): printable(value, 200) for name, value in attributes.items()}
+    given_up_by = known.get("Subscription", "its subscription")
+    reason = f"{given_up_by} gave it up after {known.get('DeliveryCount', 'unknown')} deliveries"
+    if "TopicPublishTime" in known:
+        reason += f", published {known['TopicPublishTime']}"
+    return f"{reason}; the run was {run.state}" if run is not None else reason
+
+
+def _run(services: Services, message: Message) -> tuple[str | None, Run | None]:
+    """The run that the message names, and its document if there is one that can be read. Of another tenant's run a
+    message names nothing."""
+    named = run_named(message.topic, message.body, message.attributes)
+    if named is None or not layout.is_run_id(named.run_id):
+        return None, None
+    try:
+        run = services.runs.find(named.run_id)
+    except ValidationError:
+        return named.run_id, None
+    if run is not None and named.tenant not in {None, run.tenant}:
+        return None, None
+    return named.run_id, run
+
+
+def run_named(topic: str, body: bytes, attributes: Mapping[str, str]) -> Named | None:
+    """Which run a message is about. Pure."""
+    if topic == TOPOLOGY.storage_topic:
+        return _run_of_event(attributes)
+    try:
+        fields = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    match topic, fields:
+        case "run-ready", {"run_id": str(run_id)}:
+            return Named(run_id)
+        case (("run-events" | "run-commands"), {"run_id": str(run_id), "tenant": str(tenant)}):
+            return Named(run_id, tenant)
+        case "run-requests", {"request_id": str(request_id), "tenant": str(tenant)}:
+            return Named(layout.run_id_of_request(tenant, request_id), tenant)
+        case _:
+            return None
+
+
+def _run_of_event(attributes: Mapping[str, str]) -> Named | None:
+    """Only the arrival of a manifest is one run's affair."""
+    path = DropPath.parse(attributes.get("bucketId", ""), attributes.get("objectId", ""))
+    generation = attributes.get("objectGeneration", "")
+    if path is None or path.role is not ObjectRole.MANIFEST or not generation.isdecimal():
+        return None
+    now = utc_now()
+    return Named(run_of_drop(path, int(generation), now, now).run_id, path.tenant)
