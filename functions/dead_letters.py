@@ -19,7 +19,6 @@ from schemas.run import Run
 from schemas.text import printable
 from schemas.topology import TOPOLOGY
 
-
 _SOURCE = "CloudPubSubDeadLetterSource"
 """Begins the attributes by which Pub/Sub says where a dead letter comes from."""
 
