@@ -19,14 +19,23 @@ from adaptml.runs import Decide, Points
 from adaptml.services import Services
 from schemas import layout
 from schemas.messages import RunEvent, RunReady
-from schemas.run import Event, Run
+from schemas.run import AuditEntry, Event, Run
 from schemas.run_states import RunState
 
 log = logging.getLogger(__name__)
 
 
+class Lost(Exception):  # noqa: N818 - says what happened to the runs
+    """Raised where a run is to be created that there was before, or in the place of runs that are gone."""
+
+
 def create(services: Services, run: Run) -> bool:
-    """Creates the run and announces it. False when it exists."""
+    """Creates the run and announces it. False when it exists.
+
+    Raises Lost while runs of the audit trail are missing: to begin anew would train again what was trained, and number
+    versions anew. What asked for the run is delivered again; `adaptml rebuild` writes the runs.
+    """
+    refuse_if_lost(services, run)
     if not services.runs.create(run):
         return False
     announce(services, services.runs.get(run.run_id))
@@ -56,9 +65,20 @@ def _with_reason(run: Run, reason: str) -> Change | None:
     return Change(fields={"state_reason": reason}) if is_news else None
 
 
+def refuse_if_lost(services: Services, run: Run) -> None:
+    """Raises Lost when the run's audit trail exists and it does not, or when all runs are gone."""
+    bucket = services.settings.artifacts_bucket
+    if services.objects.pin(bucket, layout.audit_object(run.tenant, run.run_id, 1)) is not None:
+        is_lost = services.runs.find(run.run_id) is None
+    else:
+        is_lost = services.runs.is_empty() and any(services.objects.list(bucket, layout.AUDIT))
+    if is_lost:
+        raise Lost(f"{run.run_id} is not taken in: runs are missing in Firestore; see `adaptml rebuild`")
+
+
 def announce(services: Services, run: Run) -> None:
-    """Publishes the run's unannounced events, `run-ready` if it waits or has left a GPU to others, and renews the files
-    beside the drop.
+    """Publishes the run's unannounced events, `run-ready` if it waits or has left a GPU to others, renews the files
+    beside the drop, and writes the audit trail.
 
     A service that does not answer is logged and left to the reconciler: the change itself has happened.
     """
@@ -69,9 +89,23 @@ def announce(services: Services, run: Run) -> None:
         for event in events:
             services.bus.publish("run-events", _message(event), run_id=run.run_id, tenant=run.tenant)
         write_beside_drop(services, run)
+        write_audit(services, run, events)
         services.runs.mark_announced(run.run_id, run.revision)
     except (GoogleAPICallError, RetryError, TimeoutError) as error:
         log.warning("announcement of %s revision %d failed: %s", run.run_id, run.revision, type(error).__name__)
+
+
+def write_audit(services: Services, run: Run, events: list[Event]) -> None:
+    """One object for each change of state, with the run as it was then: what is left when Firestore is lost.
+
+    Of changes that were announced late only the last one still has its run. That one is written first: an object
+    without a run then always has a later one with it. Changes after the run that is at hand are whoever's made them.
+    """
+    for event in reversed(events):
+        if event.revision <= run.revision:
+            entry = AuditEntry(event=event, run=run if event.revision == run.revision else None)
+            name = layout.audit_object(run.tenant, run.run_id, event.revision)
+            services.objects.put_new(services.settings.artifacts_bucket, name, entry.model_dump_json().encode())
 
 
 def write_beside_drop(services: Services, run: Run) -> None:

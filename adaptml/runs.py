@@ -103,6 +103,10 @@ class RunStore:
         snapshot = self._runs.document(run_id).get()
         return Run.model_validate(snapshot.to_dict()) if snapshot.exists else None
 
+    def is_empty(self) -> bool:
+        """True when there is no run at all."""
+        return not list(self._runs.limit(1).stream())
+
     def existing(self, run_ids: list[str]) -> set[str]:
         """Which of these runs exist, asked for in batches."""
         found: set[str] = set()

@@ -302,6 +302,14 @@ class Event(Part):
         return self.from_state is not None and self.from_state.is_attempt and not self.to_state.is_attempt
 
 
+class AuditEntry(Part):
+    """`gs://ARTIFACTS/_audit/{tenant}/{run_id}/{revision}.json`."""
+
+    event: Event
+    run: Run | None
+    """As it was then; None where the change was announced only after the next one."""
+
+
 def to_document(value: Any) -> Any:
     """A dumped model as plain values that Firestore takes."""
     match value:

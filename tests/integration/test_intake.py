@@ -14,7 +14,7 @@ from functions.intake import advance
 from schemas.manifest_reading import parse_manifest
 from schemas.run import DataFile, DatasetSummary, Run, Source
 from schemas.run_states import RunState
-from tests.cloud import DROPS, MODEL, PROJECT, TestCloud, chat_rows, eventually, manifest
+from tests.cloud import ARTIFACTS, DROPS, MODEL, PROJECT, TestCloud, chat_rows, eventually, manifest
 
 S = RunState
 
@@ -180,6 +180,8 @@ def forget(cloud: TestCloud, run_id: str) -> None:
     for event in document.collection("events").stream():
         event.reference.delete()
     document.delete()
+    for item in cloud.services.objects.list(ARTIFACTS, f"_audit/acme/{run_id}/"):
+        cloud.services.objects.delete(ARTIFACTS, item.name)
 
 
 def publish_storage_event(cloud: TestCloud, name: str, generation: int) -> None:
