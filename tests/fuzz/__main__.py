@@ -98,6 +98,7 @@ def _process(name: str, corpus: Path, runs: int, seconds: int) -> Outcome:
     log, began = KEPT / f"{name}.log", time.monotonic()
     limits = [
         *(f"-runs={runs}", f"-max_total_time={seconds}", f"-timeout={10 * SECONDS_OF_AN_INPUT}"),
+        f"-report_slow_units={10 * SECONDS_OF_AN_INPUT}",  # which would be told on a busy machine, and is no fault
         *(f"-rss_limit_mb={MEMORY_MB}", f"-max_len={MOST_BYTES}", f"-artifact_prefix={KEPT}/{name}-"),
         *("-print_final_stats=1", f"-dict={corpus}/words", f"{corpus}/inputs"),
     ]
