@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from adaptml.dataset.names import name_or
 from schemas.errors import Problem, problem
 from schemas.text import escape
 
@@ -90,10 +91,6 @@ def _walk(value: Any, pointer: str) -> Iterator[tuple[str, _Twice]]:
         yield pointer, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
-        shown = str(key) if not pointer or _is_name(str(key)) else "(a text)"
+        is_index = isinstance(value, list)
+        shown = str(key) if not pointer or is_index else name_or(key, "a text")
         yield from _walk(item, f"{pointer}/{escape(shown)}")
-
-
-def _is_name(key: str) -> bool:
-    """False for what stands in the place of a key within a row and may be data."""
-    return len(key) <= 40 and key.isprintable()

@@ -9,13 +9,13 @@ import msgspec
 
 from adaptml.dataset import rules
 from adaptml.dataset.decode import Row
+from adaptml.dataset.names import column_names, name_or
 from adaptml.dataset.scan import scanner
 from adaptml.dataset.shapes import (
     SHAPES,
     Example,
     Finding,
     ReadRow,
-    column_names,
     kind_of,
     read_row,
     recognise,
@@ -79,8 +79,10 @@ class Examiner:
     def _learn(self, row: Row, shape: str, file: str) -> list[Problem]:
         self.form = Form(shape, tuple(row.value))
         used = {self.terms.columns.get(name, name) for name in SHAPES[shape].columns()}
-        unused = [name for name, value in row.value.items() if name not in used and value is not None]
-        return [problem("unused_columns", file=file, line=row.line, columns=column_names(unused))] if unused else []
+        unused = {name for name, value in row.value.items() if name not in used and value is not None}
+        if not unused:
+            return []
+        return [problem("unused_columns", file=file, line=row.line, columns=column_names(row.value, unused))]
 
 
 def example_of_line(line: bytes, shape: str, terms: Terms) -> Example:
@@ -97,7 +99,7 @@ def _duplicates(row: Row, shape: str, terms: Terms) -> Iterator[Finding]:
     used = {escape(terms.columns.get(name, name)) for name in SHAPES[shape].columns()}
     for pointer, key in row.duplicates:
         if pointer == "" or pointer.split("/")[1] in used:
-            yield Finding("duplicate_key", pointer or None, {"key": column_names([key])})
+            yield Finding("duplicate_key", pointer or None, {"key": name_or(key, "a text")})
 
 
 def _in_texts(read: ReadRow, terms: Terms) -> Iterator[Finding]:

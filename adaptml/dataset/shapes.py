@@ -7,14 +7,15 @@ in findings; what a conversation must be like is in `rules`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from schemas.text import escape, printable
+from adaptml.dataset.names import column_names, name_or
+from schemas.text import escape
 
 Message = dict[str, Any]
 """role and content (text, or None beside tool_calls); tool_calls, tool_call_id, name and weight where there are any."""
@@ -148,8 +149,12 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str], asked: str = "
     if len(fitting) > 1:
         return Finding("ambiguous_row_shape", None, {"found": ", ".join(fitting)})
     if not fitting:
-        return Finding("unknown_row_shape", None, {"found": column_names(row)})
+        return Finding("unknown_row_shape", None, {"found": _given_columns(row)})
     return fitting[0]
+
+
+def _given_columns(row: Mapping[str, Any]) -> str:
+    return f"the fields {column_names(row, row)}" if row else "no fields"
 
 
 def _is_verdict(label: Any) -> bool:
@@ -168,12 +173,6 @@ def rivals(shape: str, seen: Set[str], columns: Mapping[str, str], asked: str = 
         unlike = [other for other in SHAPES.values() if other.name not in (shape, "text")]
         others += [{columns.get(name, name) for name in other.required} for other in unlike]
     return {name for other in others if other <= seen for name in other - required}
-
-
-def column_names(names: Iterable[object]) -> str:
-    """Names of columns as they may stand in a message: not more than a few, and none that may be data."""
-    shown = [name for name in sorted(map(str, names)) if len(name) <= 40 and name.isprintable()]
-    return ", ".join(shown[:10]) + (" …" if len(shown) > 10 else "") if shown else "no named fields"
 
 
 def read_row(row: Mapping[str, Any], shape: str, columns: Mapping[str, str]) -> ReadRow:
@@ -435,9 +434,8 @@ def kind_of(value: Any) -> str:
 
 
 def _short(value: object) -> str:
-    """A role or key as it may stand in a message: short words only, since a misplaced text is data."""
-    is_word = isinstance(value, str) and 0 < len(value) <= 30 and value.replace("-", "_").isidentifier()
-    return printable(value) if is_word else f"({kind_of(value)})"
+    """A role or key as it may stand in a message, since a misplaced text is data."""
+    return name_or(value, kind_of(value))
 
 
 def _number(value: Any) -> str:

@@ -7,7 +7,8 @@ import io
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from contextlib import contextmanager
+from typing import IO, Protocol, TypeVar
 
 from schemas.errors import Refused, problem
 
@@ -143,6 +144,45 @@ class Peeked(_Filter):
             self._left = self._left[len(chunk) :]
             return chunk + self._stream.read() if size < 0 else chunk
         return self._stream.read(size)
+
+
+class Watched(_Filter):
+    """A file that remembers why it could not be read.
+
+    Arrow says OSError of a broken file as well as of a bucket that does not answer, which is not the file's fault.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.failure: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """As the file's own read."""
+        with self._watching():
+            return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As the file's own seek."""
+        with self._watching():
+            return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As the file's own tell."""
+        return self._stream.tell()
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError:
+            raise  # of a place in the file that is none, which a broken one names
+        except Exception as failure:
+            self.failure = failure
+            raise
 
 
 def unpacked(stream: Readable, file: str) -> Peeked:

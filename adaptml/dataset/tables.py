@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import IO, Any, cast
 
 from adaptml.dataset.decode import Row, bad_byte, decode_row
-from adaptml.dataset.source import GZIP_MAGIC, GZIP_RATIO, UNPACKED_FREELY, Peeked, Readable, unpacked
+from adaptml.dataset.names import column_pointer
+from adaptml.dataset.source import GZIP_MAGIC, GZIP_RATIO, UNPACKED_FREELY, Peeked, Readable, Watched, unpacked
 from schemas.errors import Problem, Refused, problem
-from schemas.text import escape, printable
+from schemas.text import escape
 
 MAX_RECORD = 10 * 1024 * 1024
 """Characters of a row, which may have several lines."""
@@ -26,6 +28,8 @@ _VALUE_BYTES = 128
 """What a value takes in memory besides its content, about."""
 _JSON_COLUMNS = frozenset({"messages", "conversations", "tools", "history", "tool_calls"})
 """Columns whose cells hold lists: a table can only have them as JSON text."""
+
+_QUOTED = re.compile(r"<.*>|'[^']*'|\"[^\"]*\"")
 
 csv.field_size_limit(MAX_RECORD)
 
@@ -127,10 +131,10 @@ def _table_row(header: list[str], cells: list[str], file: str, line: int) -> Row
         detail = f"the row has {len(cells)} cells, the header {len(header)}"
         return Row(line, problem=problem("bad_table_row", file=file, line=line, detail=detail))
     row = dict(zip(header, cells, strict=True))
-    for name, cell in row.items():
+    for number, (name, cell) in enumerate(row.items(), start=1):
         if _is_not_utf8(cell):
-            offset = bad_byte(_bytes_of(cell))
-            return Row(line, problem=problem("not_utf8", file=file, line=line, field=f"/{escape(name)}", offset=offset))
+            at, offset = column_pointer(name, number), bad_byte(_bytes_of(cell))
+            return Row(line, problem=problem("not_utf8", file=file, line=line, field=at, offset=offset))
     return _parsed(row, file, line)
 
 
@@ -151,7 +155,7 @@ def _bytes_of(text: str) -> bytes:
 def _parsed(row: dict[str, Any], file: str, line: int) -> Row:
     """The row with the lists that its cells hold as JSON. An empty cell of such a column is no value."""
     duplicates: tuple[tuple[str, str], ...] = ()
-    for name, cell in row.items():
+    for number, (name, cell) in enumerate(row.items(), start=1):
         if name.rpartition(".")[2] not in _JSON_COLUMNS or not isinstance(cell, str):
             continue
         text = cell.strip()
@@ -160,8 +164,8 @@ def _parsed(row: dict[str, Any], file: str, line: int) -> Row:
         elif text.startswith("["):
             inner = decode_row(text.encode(), file, line)
             if inner.problem is not None:
-                pointer = printable(f"/{escape(name)}", 200)
-                return Row(line, problem=inner.problem.model_copy(update={"field": pointer}))
+                at = column_pointer(name, number)
+                return Row(line, problem=inner.problem.model_copy(update={"field": at}))
             row[name] = inner.value
             duplicates += tuple((f"/{escape(name)}{at}", key) for at, key in inner.duplicates)
     return Row(line, row, duplicates=duplicates)
@@ -172,8 +176,9 @@ def parquet_rows(stream: Readable, file: str) -> Iterator[Row]:
     import pyarrow as pa  # half a second that only Parquet costs
     from pyarrow import parquet
 
-    try:
-        with _seekable(stream, file) as seekable:
+    with _seekable(stream, file) as kept:
+        seekable = Watched(kept)
+        try:
             table = parquet.ParquetFile(seekable, buffer_size=1024 * 1024, pre_buffer=False)
             names = table.schema_arrow.names
             if len(set(names)) < len(names):
@@ -188,8 +193,15 @@ def parquet_rows(stream: Readable, file: str) -> Iterator[Row]:
                 for value in batch.to_pylist():
                     number += 1
                     yield replace(_parsed(value, file, number), size=row_size)
-    except (pa.ArrowException, OSError, ValueError, ArithmeticError) as error:  # also of values that Python cannot hold
-        raise _refused(file, str(error).partition("\n")[0]) from error
+        except (pa.ArrowException, OSError, ValueError, ArithmeticError) as error:  # also of values Python cannot hold
+            if seekable.failure is not None:
+                raise seekable.failure from None
+            raise _refused(file, _arrow_says(error)) from error
+
+
+def _arrow_says(error: Exception) -> str:
+    """The reason without what may be names of columns, which may be data."""
+    return _QUOTED.sub("…", str(error).partition("\n")[0])
 
 
 def _rows_at_once(metadata: Any, limit: int, file: str) -> int:

@@ -91,9 +91,11 @@ def test_kto_data_is_told_with_its_name() -> None:
 
 
 def test_an_unknown_shape_is_told_with_its_columns_but_none_that_may_be_data() -> None:
-    (found,) = examined({"question": 1, "x" * 41: 2, "a\nb": 3, **{f"c{i:02}": i for i in range(12)}}).problems
-    shown = ", ".join(f"c{i:02}" for i in range(10))
-    assert found.message == f"the row has the fields {shown} …, which is no known shape"
+    (found,) = examined({"question": 1, "x" * 41: 2, "a\nb": 3, "c": 4}).problems
+    shown = "question, (column 2), (column 3), c"
+    assert found.message == f"the row has the fields {shown}, which is no known shape"
+    (found,) = examined({}).problems
+    assert found.message == "the row has no fields, which is no known shape"
 
 
 # Messages

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from google.api_core.exceptions import NotFound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from adaptml.dataset import tables
 from adaptml.dataset.decode import Row
 from adaptml.dataset.read import open_rows
 from schemas.errors import Problem, Refused
-from tests.unit.rows import Drip, Endless, Place, columnar, parquet_of, place, table
+from tests.unit.rows import Drip, Endless, Place, columnar, file_of, parquet_of, place, table
 
 MiB = 1024 * 1024
 
@@ -165,11 +166,11 @@ def test_quotes_that_do_not_match_end_the_reading(row: bytes, reason: str) -> No
     ("cell", "byte"), [(b"caf\xe9", 4), (b"\xc3\xa9\xe9", 3), (b'"two\nlines\xff"', 10), (b"\xed\xa0\x80", 1)]
 )
 def test_a_cell_that_is_not_utf_8_is_told_with_its_place_and_the_next_row_is_read(cell: bytes, byte: int) -> None:
-    data = b"p,q/r\n1," + cell + b"\n3,4\n"
+    data = b"p,q\n1," + cell + b"\n3,4\n"
     rows, problems, _ = read(data)
-    assert [place(problem) for problem in problems] == [("not_utf8", "a.csv", 2, "/q~1r")]
+    assert [place(problem) for problem in problems] == [("not_utf8", "a.csv", 2, "/q")]
     assert problems[0].message == f"byte {byte} is not UTF-8"
-    assert rows[-1].value == {"p": "3", "q/r": "4"}
+    assert rows[-1].value == {"p": "3", "q": "4"}
 
 
 def test_lists_are_read_from_cells_of_columns_that_hold_them() -> None:
@@ -185,7 +186,7 @@ def test_an_empty_cell_of_such_a_column_is_no_value_and_a_text_stays_one() -> No
 
 def test_a_cell_of_json_that_is_broken_is_told_with_its_column() -> None:
     data = b'text,a/b.messages\nx,[1]\ny,"[{""role"": }]"\nz,[2]\n'
-    assert broken(data) == [("invalid_json", "a.csv", 3, "/a~1b.messages")]
+    assert broken(data) == [("invalid_json", "a.csv", 3, "/(column 2)")]
     assert [row.line for row in read(data)[0]] == [2, 3, 4]
 
 
@@ -299,6 +300,41 @@ def test_parquet_that_python_cannot_hold_is_refused_with_the_reason(columns: pa.
 def test_what_is_not_parquet_is_refused(data: bytes, name: str) -> None:
     packed = gzip.compress(data) if name.endswith(".gz") else data
     assert broken(packed, name) == [("bad_parquet", name, None, None)]
+
+
+class Breaks(io.BytesIO):
+    """Gives a few blocks and then raises, as a bucket does that does not answer any more."""
+
+    def __init__(self, data: bytes, failure: Exception, *, after: int) -> None:
+        super().__init__(data)
+        self._failure, self._left = failure, after
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise self._failure
+        return super().read(size)
+
+
+@pytest.mark.parametrize("after", [0, 3, 6])
+@pytest.mark.parametrize("failure", [OSError(5, "Input/output error"), ConnectionError("reset"), NotFound("gone")])
+@pytest.mark.parametrize("suffix", [".parquet", ".parquet.gz", ".csv", ".tsv", ".json", ".jsonl"])
+def test_where_the_bucket_fails_that_is_raised_and_no_fault_of_the_file(
+    suffix: str, failure: Exception, after: int
+) -> None:
+    columns = pa.table({"text": [f"{i}" * 500 for i in range(6000)]})
+    packed = parquet_of(columns, row_group_size=500, use_dictionary=False, compression="none")
+    data = packed if "parquet" in suffix else file_of(suffix, columns.to_pylist())
+    stream = Breaks(gzip.compress(data, 0) if suffix.endswith(".gz") else data, failure, after=after)
+    with pytest.raises(type(failure)) as raised:
+        for _ in open_rows(stream, f"a{suffix}", lambda _: None):
+            pass
+    assert raised.value is failure
+
+
+def test_the_reason_of_arrow_names_no_columns_which_may_be_data() -> None:
+    error = pa.ArrowInvalid("Unsupported cast from struct<Call Ann!: string> to 'My pin' (\"4111\")\nmore")
+    assert tables._arrow_says(error) == "Unsupported cast from struct… to … (…)"
 
 
 def test_a_row_group_that_is_too_large_for_memory_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
