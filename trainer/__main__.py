@@ -12,10 +12,11 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from adaptml import logs
 from adaptml.services import Services
+from trainer import BEGAN
 from trainer.attempt import Attempt
 from trainer.train import train
 
 if __name__ == "__main__":
     logs.configure()
-    attempt = Attempt.begin(Services.from_env(), os.environ)
+    attempt = Attempt.begin(Services.from_env(), os.environ, BEGAN)
     sys.exit(attempt.carry_out(train) if attempt is not None else 0)

@@ -15,6 +15,7 @@ from google.api_core.exceptions import GoogleAPICallError, RetryError
 from adaptml import lifecycle, protocol
 from adaptml.jobs import RUN_EPOCH, RUN_ID
 from adaptml.objects import ObjectGone
+from adaptml.planning.attempts import leave_before_s
 from adaptml.protocol import Change, Fenced
 from adaptml.publishing import publish_version
 from adaptml.runs import Decide, Points
@@ -30,8 +31,12 @@ log = logging.getLogger(__name__)
 REPORT_EVERY_S = 2.0
 """Least time between two progress writes. It grows with the run (`_REPORTS_AT_MOST`), so that writes stay bounded."""
 _REPORTS_AT_MOST = 200
-LEAVE_BEFORE_S, LEAVE_BEFORE_SHARE = 120.0, 0.1
-"""How long before its timeout an attempt hands over: for a last step and a checkpoint; of short timeouts a share."""
+GRACE_S = 10.0
+"""Between SIGTERM and SIGKILL, in Cloud Run."""
+
+
+def _nothing() -> None:
+    """What is done before an attempt leaves that has nothing to save."""
 
 
 class Stopped(Exception):  # noqa: N818 - says what happened
@@ -41,7 +46,7 @@ class Stopped(Exception):  # noqa: N818 - says what happened
 class Attempt:
     """One execution's hold on a run. Every write checks that the hold is still there, or raises Fenced."""
 
-    def __init__(self, services: Services, run: Run, owner: Owner) -> None:
+    def __init__(self, services: Services, run: Run, owner: Owner, began: float | None = None) -> None:
         self.services = services
         self.run = run
         self.owner = owner
@@ -50,11 +55,15 @@ class Attempt:
         self._checkpoint: Checkpoint | None = None
         self._stopping: str | None = None
         timeout_s = self.manifest.compute.timeout_s
-        self._leave_at = time.monotonic() + timeout_s - min(LEAVE_BEFORE_S, timeout_s * LEAVE_BEFORE_SHARE)
+        self._killed_at = (time.monotonic() if began is None else began) + timeout_s
+        self._leave_at = self._killed_at - leave_before_s(timeout_s)
 
     @classmethod
-    def begin(cls, services: Services, env: Mapping[str, str]) -> Attempt | None:
-        """Takes the run. None when it is not, or no longer, ours to train: the process then leaves with exit 0."""
+    def begin(cls, services: Services, env: Mapping[str, str], began: float | None = None) -> Attempt | None:
+        """Takes the run. None when it is not, or no longer, ours to train: the process then leaves with exit 0.
+
+        `began` is when the process did, by the monotonic clock: its timeout counts from there.
+        """
         run_id, epoch = env[RUN_ID], int(env[RUN_EPOCH])
         owner = Owner(execution=env["CLOUD_RUN_EXECUTION"], task_attempt=int(env.get("CLOUD_RUN_TASK_ATTEMPT", "0")))
         try:
@@ -65,7 +74,7 @@ class Attempt:
         if run is None or run.state.is_final:
             return None
         log.info("owning %s, epoch %d, attempt %d", run_id, epoch, run.attempt)
-        return cls(services, run, owner)
+        return cls(services, run, owner, began)
 
     @property
     def manifest(self) -> Manifest:
@@ -113,25 +122,33 @@ class Attempt:
             self._stopping = "its time was up"
         return self._stopping is not None
 
+    @property
+    def seconds_left(self) -> float:
+        """Until the process is killed."""
+        return self._killed_at - time.monotonic()
+
     def saved(self, checkpoint: Checkpoint) -> None:
         """A checkpoint is in the bucket; the next report notes it on the run."""
         self._checkpoint = checkpoint
 
-    def leave(self) -> NoReturn:
-        """Ends the attempt as `must_stop` wants it: cancelled, or handed over to one that goes on from the last
-        checkpoint. Raises Stopped, or Fenced."""
+    def leave(self, save: Callable[[], None] = _nothing) -> NoReturn:
+        """Ends the attempt as `must_stop` wants it, after a last `save`: cancelled, or handed over to one that goes on
+        from the last checkpoint. Raises Stopped, or Fenced."""
         cause = self._stopping or "it was told to"
+        save()
 
         def decide(run: Run) -> Change:
             if run.cancel_requested:
                 return protocol.stop(run, self.owner, self._checkpoint)
             return protocol.hand_over(run, self.owner, cause, self._checkpoint)
 
-        self._change(decide)
+        points, self._points = self._points, []
+        self._change(decide, points)
         raise Stopped(cause)
 
     def _on_sigterm(self, *_: object) -> None:
         self._stopping = self._stopping or "its machine was taken away"
+        self._killed_at = min(self._killed_at, time.monotonic() + GRACE_S)
 
     def _see(self, run: Run) -> None:
         if run.cancel_requested:
@@ -153,11 +170,11 @@ class Attempt:
         if time.monotonic() - self._last_report >= pause_s:
             self._flush_points(progress)
 
-    def alive(self) -> None:
+    def alive(self, save: Callable[[], None] = _nothing) -> None:
         """Says that the attempt goes on, where there is no step to finish first. Raises Fenced and Stopped."""
         self.report(self.run.progress)
         if self.must_stop:
-            self.leave()
+            self.leave(save)
 
     def fetch_report(self, folder: Path) -> None:
         """Lays what validation found out about the data, as it was then, into the folder."""

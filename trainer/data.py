@@ -134,12 +134,16 @@ def split(items: Sequence[Tokens], share: float, seed: int) -> tuple[list[Tokens
     return order[held:], order[:held]
 
 
-def batches(items: Sequence[Tokens], size: int, steps: int, seed: int) -> Iterator[list[Tokens]]:
-    """`steps` batches of `size` items, shuffled anew each epoch; the last batch of an epoch may be smaller."""
+def batches(items: Sequence[Tokens], size: int, steps: range, seed: int) -> Iterator[list[Tokens]]:
+    """Batches of `size` items for these steps, counted from 0. Each epoch is shuffled anew; its last may be smaller.
+
+    A step's batch follows from seed and step alone, so that training can go on at any step.
+    """
     per_epoch = math.ceil(len(items) / size)
-    for step in range(steps):
+    order: list[Tokens] = []
+    for step in steps:
         epoch, position = divmod(step, per_epoch)
-        if position == 0:
+        if position == 0 or not order:
             order = list(items)
             random.Random(f"{seed}-{epoch}").shuffle(order)  # noqa: S311 - reproducible, not secret
         yield order[position * size : (position + 1) * size]

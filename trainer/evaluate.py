@@ -34,19 +34,19 @@ class Sample:
         return asdict(self)
 
 
+@dataclass
 class Patience:
     """Counts measurements of a loss that brought no improvement; used up after `patience` of them in a row."""
 
-    def __init__(self, patience: int) -> None:
-        self._patience = patience
-        self._best = math.inf
-        self._without = 0
+    patience: int
+    best: float = math.inf
+    without: int = 0
 
     def is_used_up(self, measured: float) -> bool:
         """Takes the next measurement."""
-        self._without = 0 if measured < self._best else self._without + 1
-        self._best = min(self._best, measured)
-        return self._without >= self._patience
+        self.without = 0 if measured < self.best else self.without + 1
+        self.best = min(self.best, measured)
+        return self.without >= self.patience
 
 
 @torch.no_grad()

@@ -17,10 +17,12 @@ from schemas.run import Metrics, Progress
 from schemas.run_states import RunState
 from trainer import artifacts, data, evaluate
 from trainer.attempt import Attempt
+from trainer.checkpoint import Checkpoints, fingerprint
 from trainer.loss import completion_loss, refuse_divergence
 from trainer.metrics import MetricsLog
 from trainer.model import chat_tokenizer, load_base, lora_parameters, round_adapter, with_lora
 from trainer.packing import pack
+from trainer.snapshot import Position, Snapshot, take
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ log = logging.getLogger(__name__)
 def train(attempt: Attempt) -> None:
     """Trains the adapter that the run asks for and commits it.
 
-    Raises Refused where the manifest and the data cannot give an adapter, Fenced and Stopped from the attempt.
+    Goes on from the last checkpoint, where there is one. Raises Refused where the manifest and the data cannot give
+    an adapter, Fenced and Stopped from the attempt.
     """
     manifest, settings = attempt.manifest, attempt.manifest.training
     row = CATALOGUE[manifest.base_model]
@@ -51,31 +54,53 @@ def train(attempt: Attempt) -> None:
     total_steps = settings.max_steps or max(1, round((settings.epochs or 0) * steps_per_epoch))
     epoch_tokens = sum(len(example) for example in examples)
 
-    # Where it starts from
-    loss_before = evaluate.loss(model, held_out, device, alive=attempt.alive)
+    # What it goes on from, or starts from
+    optimizer = torch.optim.AdamW(
+        trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda"
+    )
+    scheduler = get_scheduler(settings.lr_scheduler, optimizer, round(settings.warmup_ratio * total_steps), total_steps)
+    checkpoints = Checkpoints(attempt, fingerprint(manifest, row, examples, held_out))
+    done = checkpoints.go_on(model, optimizer, scheduler)
+    if done is None:
+        done = Position(loss_before=evaluate.loss(model, held_out, device, alive=attempt.alive))
+        if settings.early_stopping is not None:
+            done.patience = evaluate.Patience(settings.early_stopping.patience)
+    earlier_s, tokens_before, first = done.seconds, done.seen_tokens, done.step
     log.info(
-        "%d examples, %d held out, %d steps, %d tokens an epoch",
+        "%d examples, %d held out, %d of %d steps done, %d tokens an epoch",
         len(examples),
         len(held_out),
+        done.step,
         total_steps,
         epoch_tokens,
     )
 
     # Loop
-    optimizer = torch.optim.AdamW(
-        trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda"
-    )
-    scheduler = get_scheduler(settings.lr_scheduler, optimizer, round(settings.warmup_ratio * total_steps), total_steps)
+    def state() -> Snapshot:
+        done.seconds = earlier_s + time.monotonic() - started
+        return take(model, optimizer, scheduler, done)
+
+    def save() -> None:
+        checkpoints.save(state())
+
+    progress = Progress(step=done.step, total_steps=total_steps, epoch=done.step / steps_per_epoch, loss=done.loss)
     summary = attempt.run.dataset.model_copy(update={"tokens": epoch_tokens})
-    attempt.enter(
-        RunState.TRAINING, f"training on {device.type}", dataset=summary, progress=Progress(total_steps=total_steps)
-    )
-    metrics_log = MetricsLog(folder)
-    metrics_log.evaluation(step=0, loss=loss_before)
-    stopping = settings.early_stopping
-    patience = evaluate.Patience(stopping.patience) if stopping is not None else None
-    loop_started, seen_tokens, step_loss = time.monotonic(), 0, math.nan
-    for step, batch in enumerate(data.batches(examples, per_step, total_steps, settings.seed), start=1):
+    where = f"training on {device.type}" + (f", from step {done.step}" if done.step else "")
+    attempt.enter(RunState.TRAINING, where, dataset=summary, progress=progress)
+    metrics_log = MetricsLog(folder, done.points)
+    if not done.points:
+        metrics_log.evaluation(step=0, loss=done.loss_before)
+    loop_started = time.monotonic()
+    steps = range(done.step, done.step if done.is_over else total_steps)
+    for batch in data.batches(examples, per_step, steps, settings.seed):
+        if done.patience is not None and done.step and done.step % steps_per_epoch == 0:
+            held_out_loss = evaluate.loss(model, held_out, device, alive=lambda: attempt.alive(save))
+            metrics_log.evaluation(step=done.step, loss=held_out_loss)
+            if held_out_loss is not None and done.patience.is_used_up(held_out_loss):
+                log.info("stopping after step %d: the held-out loss no longer falls", done.step)
+                done.is_over = True
+                break
+
         model.train()
         rows = pack(batch, settings.max_seq_length if settings.packing else 0)
         trained_tokens = sum(example.trained_tokens for example in batch)
@@ -85,49 +110,50 @@ def train(attempt: Attempt) -> None:
             micro_loss = completion_loss(model, packed, device) / trained_tokens
             micro_loss.backward()
             step_loss += micro_loss.item()
-        refuse_divergence(step_loss, step)
+        refuse_divergence(step_loss, done.step + 1)
         grad_norm = torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm).item()
         learning_rate = scheduler.get_last_lr()[0]
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
 
-        seen_tokens += sum(len(example) for example in batch)
+        done.step, done.loss = done.step + 1, step_loss
+        done.seen_tokens += sum(len(example) for example in batch)
         elapsed = time.monotonic() - loop_started
         point = {
-            "step": step, "epoch": round(step / steps_per_epoch, 4), "loss": step_loss, "learning_rate": learning_rate,
-            "grad_norm": grad_norm, "tokens_per_s": seen_tokens / elapsed,
+            "step": done.step, "epoch": round(done.step / steps_per_epoch, 4), "loss": step_loss,
+            "learning_rate": learning_rate, "grad_norm": grad_norm,
+            "tokens_per_s": (done.seen_tokens - tokens_before) / elapsed,
         }  # fmt: skip
         metrics_log.step(point)
         progress = Progress(
-            step=step,
+            step=done.step,
             total_steps=total_steps,
             epoch=point["epoch"],
             loss=step_loss,
             learning_rate=learning_rate,
             tokens_per_s=point["tokens_per_s"],
             gpu_memory_gb=torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None,
-            eta_s=elapsed / step * (total_steps - step),
+            eta_s=elapsed / (done.step - first) * (total_steps - done.step),
         )
         attempt.report(progress, point)
-        if patience is not None and step % steps_per_epoch == 0:
-            held_out_loss = evaluate.loss(model, held_out, device, alive=attempt.alive)
-            metrics_log.evaluation(step=step, loss=held_out_loss)
-            if held_out_loss is not None and patience.is_used_up(held_out_loss):
-                log.info("stopping after step %d: the held-out loss no longer falls", step)
-                break
+        if attempt.must_stop:
+            attempt.leave(save)
+        checkpoints.save_if_due(state)
+    save()
 
     # Evaluation, of just what will be saved: the adapter rounded to bf16
     attempt.enter(RunState.EVALUATING, "measuring on held-out data", progress=progress)
     round_adapter(model)
     loss_after = evaluate.loss(model, held_out, device, alive=attempt.alive)
-    metrics_log.evaluation(step=step, loss=loss_after)
+    metrics_log.evaluation(step=done.step, loss=loss_after)
     samples = evaluate.samples(model, tokenizer, chat, held_out, device, alive=attempt.alive)
     metrics_log.close()
 
     # Artifacts
-    metrics = Metrics(train_loss=step_loss, eval_loss_before=loss_before, eval_loss_after=loss_after)
+    metrics = Metrics(train_loss=done.loss, eval_loss_before=done.loss_before, eval_loss_after=loss_after)
+    seconds = earlier_s + time.monotonic() - started
     attempt.fetch_report(folder)
-    artifacts.write(folder, model, tokenizer, attempt.run, row, metrics, samples, seconds=time.monotonic() - started)
+    artifacts.write(folder, model, tokenizer, attempt.run, row, metrics, samples, seconds=seconds)
     attempt.commit(folder, artifacts.checksums(folder), metrics)
-    log.info("held-out loss %s before, %s after", loss_before, loss_after)
+    log.info("held-out loss %s before, %s after", done.loss_before, loss_after)

@@ -1,0 +1,256 @@
+"""Training that is interrupted ends as if it had not been, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from adaptml import protocol
+from schemas import layout
+from schemas.run_states import RunState
+from tests import tiny_model
+from tests.cloud import ARTIFACTS, eventually
+from tests.training import Bucket, Desk, kill, step_of, terminate
+from trainer.attempt import Attempt
+from trainer.model import MODELS_DIR
+
+PLAIN: dict[str, Any] = {
+    "lora": {"r": 4, "dropout": 0.2},
+    "training": {"max_steps": 9, "batch_size": 6, "learning_rate": 1e-2, "max_seq_length": 96},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MODELS_DIR, str(tiny_model.lay(tmp_path_factory.mktemp("models"))))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Callable[..., Desk]:
+    """The same run without a break, trained once for each manifest."""
+    trained: dict[str, Desk] = {}
+
+    def of(**parts: Any) -> Desk:
+        key = json.dumps(parts)
+        if key not in trained:
+            trained[key] = Desk(every_s=1000, **parts)
+            assert trained[key].attempt() == 0
+        return trained[key]
+
+    return of
+
+
+def changed(**training: Any) -> dict[str, Any]:
+    return PLAIN | {"training": PLAIN["training"] | training}
+
+
+VARIANTS = {
+    "packed": PLAIN,
+    "several micro-batches": changed(packing=False),
+    "epochs, of which the last batch is smaller": changed(
+        max_steps=None, epochs=2, batch_size=7, lr_scheduler="linear"
+    ),
+    "bf16": PLAIN | {"method": "lora"},
+    "early stopping": changed(
+        max_steps=None, epochs=6, batch_size=12, learning_rate=0.5, early_stopping={"patience": 2}
+    ),
+}
+
+
+@pytest.mark.parametrize("parts", VARIANTS.values(), ids=VARIANTS)
+def test_a_run_that_is_handed_over_twice_ends_with_the_same_bits(
+    whole: Callable[..., Desk], parts: dict[str, Any]
+) -> None:
+    desk = Desk(every_s=1000, **parts)
+    for at in (2, 5):
+        assert desk.attempt(at, terminate) == 0
+        assert (desk.run.state, desk.run.checkpoint and desk.run.checkpoint.step) == (RunState.QUEUED, at)
+    assert desk.attempt() == 0
+    assert_same(desk, whole(**parts))
+    assert (desk.run.attempt, desk.run.deaths) == (3, 0)
+
+
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_wherever_it_is_handed_over(whole: Callable[..., Desk], at: int) -> None:
+    """After the first step, at the end of an epoch, after the last step."""
+    desk = Desk(every_s=1000, **PLAIN)
+    desk.attempt(at, terminate)
+    assert desk.attempt() == 0
+    assert_same(desk, whole(**PLAIN))
+
+
+def test_a_run_that_is_killed_loses_what_it_did_since_its_last_checkpoint_and_nothing_else(
+    whole: Callable[..., Desk],
+) -> None:
+    desk = Desk(**PLAIN)
+    for at in (3, 7):
+        desk.attempt(at, after(at - 1, kill))
+        assert desk.run.state is RunState.QUEUED
+    assert desk.attempt() == 0
+    assert_same(desk, whole(**PLAIN))
+    assert desk.run.deaths == 2
+
+
+def test_a_checkpoint_that_the_document_does_not_know_of_is_gone_on_from(
+    whole: Callable[..., Desk], caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(**PLAIN)
+    desk.attempt(6, after(5, kill))
+    desk.document.run = desk.run.model_copy(update={"checkpoint": None})
+    with caplog.at_level("INFO"):
+        assert desk.attempt() == 0
+    assert "going on after step 5" in caplog.text
+    assert_same(desk, whole(**PLAIN))
+
+
+def test_a_killed_run_without_a_checkpoint_starts_from_the_beginning(whole: Callable[..., Desk]) -> None:
+    desk = Desk(every_s=1000, **PLAIN)
+    desk.attempt(5, kill)
+    assert desk.checkpoints == []
+    assert desk.attempt() == 0
+    assert_same(desk, whole(**PLAIN))
+
+
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_used(
+    whole: Callable[..., Desk], caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(**PLAIN)
+    desk.attempt(6, terminate)
+    newest = desk.checkpoints[-1]
+    desk.bucket.objects[newest] = desk.bucket.objects[newest][:-1]
+    with caplog.at_level("INFO"):
+        assert desk.attempt() == 0
+    assert "the checkpoint of step 6 cannot be used: its bytes are not those that were written" in caplog.text
+    assert re.search("going on after step [1-5]$", caplog.text, re.MULTILINE)
+    assert_same(desk, whole(**PLAIN))
+
+
+def test_where_all_checkpoints_are_damaged_a_retry_starts_from_the_beginning(
+    whole: Callable[..., Desk], caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(**PLAIN)
+    desk.attempt(6, terminate)
+    for name in desk.checkpoints:
+        desk.bucket.objects[name] = b"{}"
+    assert desk.attempt() == 0
+    assert "no checkpoint can be used: training starts from the beginning" in caplog.text
+    assert_same(desk, whole(**PLAIN))
+
+
+def cancelled(**parts: Any) -> Desk:
+    """A run that was cancelled after step 5."""
+    desk = Desk(run_id="old", every_s=1000, **parts)
+
+    def ask(attempt: Attempt) -> None:
+        desk.document.change("", protocol.request_cancel)
+        terminate(attempt)
+
+    desk.attempt(5, ask)
+    assert (desk.run.state, desk.run.checkpoint and desk.run.checkpoint.step) == (RunState.CANCELLED, 5)
+    return desk
+
+
+def taking_up(old: Desk, **parts: Any) -> Desk:
+    desk = Desk(run_id="new", bucket=old.bucket, every_s=1000, **parts)
+    source = desk.run.source.model_copy(update={"resumes": old.run.run_id})
+    desk.document.run = desk.run.model_copy(update={"source": source, "checkpoint": old.run.checkpoint})
+    return desk
+
+
+def test_a_cancelled_run_is_taken_up_by_another_and_keeps_its_checkpoint(whole: Callable[..., Desk]) -> None:
+    old = cancelled(**PLAIN)
+    desk = taking_up(old, **PLAIN)
+    assert desk.attempt() == 0
+    assert_same(desk, whole(**PLAIN))
+    assert [step_of(name) for name in old.checkpoints] == [5]
+    assert desk.checkpoints == []  # those of a run that succeeded are deleted
+
+
+def test_a_run_whose_checkpoint_was_promised_and_is_gone_fails() -> None:
+    old = cancelled(**PLAIN)
+    for name in old.checkpoints:
+        del old.bucket.objects[name]
+    desk = taking_up(old, **PLAIN)
+    assert desk.attempt() == 0
+    assert (desk.run.state, desk.run.error and desk.run.error.code) == (RunState.FAILED, "checkpoint_gone")
+
+
+@pytest.mark.parametrize(
+    "other", [PLAIN | {"lora": {"r": 4, "dropout": 0.1}}, PLAIN | {"method": "lora"}, changed(seed=1)]
+)
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(other: dict[str, Any]) -> None:
+    desk = taking_up(cancelled(**PLAIN), **other)
+    desk.attempt()
+    assert desk.run.error is not None
+    assert desk.run.error.code == "checkpoint_gone"
+
+
+def test_uploads_that_fail_do_not_end_training(whole: Callable[..., Desk], caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk(bucket=Bucket(fails=lambda name: ".checkpoints" in name), **PLAIN)
+    assert desk.attempt() == 0
+    assert "the checkpoint of step 1 was not saved: ConnectionError at training.py" in caplog.text
+    assert_same(desk, whole(**PLAIN))
+
+
+def test_an_attempt_that_is_told_while_it_measures_saves_the_step_before(whole: Callable[..., Desk]) -> None:
+    parts = VARIANTS["early stopping"]
+    desk = Desk(every_s=1000, **parts)
+    desk.attempt(2, lambda attempt: setattr(attempt, "alive", interrupting(attempt)))
+    assert (desk.run.state, desk.run.checkpoint and desk.run.checkpoint.step) == (RunState.QUEUED, 2)
+    assert desk.attempt() == 0
+    assert_same(desk, whole(**parts))
+
+
+def test_the_time_for_an_attempt_is_used_up(whole: Callable[..., Desk]) -> None:
+    desk = Desk(every_s=1000, **PLAIN)
+    desk.attempt(3, lambda attempt: setattr(attempt, "_leave_at", 0.0))
+    assert desk.run.state_reason == "attempt 1 saved step 3 (its time was up); goes on from there"
+    assert desk.attempt() == 0
+    assert_same(desk, whole(**PLAIN))
+
+
+def test_the_loss_curve_has_every_step_of_a_run_that_was_handed_over() -> None:
+    desk = Desk(every_s=1000, **PLAIN)
+    desk.attempt(4, terminate)
+    desk.attempt()
+    assert [point["step"] for point in desk.document.points] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def interrupting(attempt: Attempt) -> Callable[..., None]:
+    alive = attempt.alive
+
+    def alive_and_told(save: Callable[[], None]) -> None:
+        terminate(attempt)
+        alive(save)
+
+    return alive_and_told
+
+
+def after(step: int, do: Callable[[Attempt], None]) -> Callable[[Attempt], None]:
+    """Once the checkpoint of a step is in the bucket."""
+
+    def wait_and_do(attempt: Attempt) -> None:
+        prefix = layout.checkpoint_prefix("t", "bot", attempt.run.run_id)
+        objects = attempt.services.objects
+        eventually(lambda: any(step_of(item.name) == step for item in objects.list(ARTIFACTS, prefix)))
+        do(attempt)
+
+    return wait_and_do
+
+
+def assert_same(desk: Desk, whole: Desk) -> None:
+    """The weights to the last bit, and each point of the curve once."""
+    assert desk.delivered() == whole.delivered()
+    assert desk.curve() == whole.curve()
+    assert desk.run.metrics == whole.run.metrics
+    assert desk.checkpoints == []
