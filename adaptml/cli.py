@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from adaptml import folder as drop
-from adaptml import show
+from adaptml import operate, show
 from adaptml.dataset.check import DataSource
 from adaptml.report import manifest_report, rejected_markdown, to_json, validation_report
 from adaptml.tokens.chat import ChatTokenizer
@@ -35,6 +35,10 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 @app.callback()
 def adaptml() -> None:
     """Fine-tune an LLM by copying a folder into a bucket."""
+
+
+app.add_typer(operate.dead_letters, name="dead-letters")
+app.command()(operate.rebuild)
 
 
 @app.command()

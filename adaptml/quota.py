@@ -7,7 +7,7 @@ the run itself, so that slots, money and runs cannot tell different stories.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -105,6 +105,13 @@ def give_back(ledger: Ledger, run_id: str, used_usd: float) -> Ledger:
     slots = {other: held for other, held in ledger.pool.slots.items() if other != run_id}
     account = _booked(ledger.account, slot.month, reserved=-slot.reserved_usd, spent=used_usd)
     return Ledger(ledger.pool.model_copy(update={"slots": slots}), account)
+
+
+def charge(account: Account, spent_usd: Mapping[str, float]) -> Account:
+    """The account once an amount was spent in each of some months."""
+    for month, spent in spent_usd.items():
+        account = _booked(account, month, reserved=0.0, spent=spent)
+    return account
 
 
 def _booked(account: Account, month: str, *, reserved: float, spent: float = 0.0) -> Account:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +36,14 @@ _CONTENDED = Retry(
     timeout=60.0,
 )
 """Another writer was quicker: read again, decide again, after a random pause."""
+
+
+@dataclass(frozen=True)
+class VersionClaim:
+    """Whose a version is, and since when."""
+
+    run_id: str
+    claimed_at: datetime
 
 
 class UnknownRun(Exception):  # noqa: N818 - names what was asked for
@@ -84,7 +92,7 @@ class RunStore:
         run = run.model_copy(update={"revision": 1, "outbox_pending": True})
         batch = self._client.batch()
         batch.create(self._runs.document(run.run_id), run.to_document())
-        batch.create(self._event_ref(run), to_document(_event(None, run).model_dump()))
+        batch.create(self._event_ref(run), to_document(audit_event(None, run).model_dump()))
         try:
             batch.commit()
         except AlreadyExists:
@@ -219,6 +227,58 @@ class RunStore:
     def note_pins(self, tenant: str, folder: str, pins: Pins) -> None:
         """Notes what a drop of a folder pinned. Only the folder's next drop looks at it."""
         self._drop(tenant, folder).set(pins.model_dump())
+
+    def restore(self, run: Run, events: list[Event], spent_usd: Mapping[str, float]) -> bool:
+        """Writes a run that was lost, with its audit trail, in one atomic commit with its GPU, if it was on one, and
+        the money that it spent in each month. False when it exists: what is stored is never older than that.
+        """
+
+        def attempt() -> bool:
+            if self._runs.document(run.run_id).get().exists:
+                return False
+            held = self._read_ledger(run)
+            account = quota.charge(held.ledger.account, spent_usd)
+            after = Ledger(held.ledger.pool, account)
+            if run.state.is_attempt:
+                after = quota.take(after, run, run.started_at or run.state_since)
+            batch = self._client.batch()
+            batch.create(self._runs.document(run.run_id), run.to_document())
+            for event in events:
+                reference = self._runs.document(run.run_id).collection("events").document(f"{event.revision:06d}")
+                batch.set(reference, to_document(event.model_dump()))
+            if after != held.ledger:
+                self._write_ledger(batch, held, after)
+            batch.commit()
+            return True
+
+        restored: bool = _CONTENDED(attempt)()
+        return restored
+
+    def restore_versions(self, tenant: str, name: str, versions: Mapping[int, VersionClaim | None]) -> None:
+        """Writes who claimed which version, as far as it is known, and raises the last version to the highest of them.
+        What is stored stays.
+        """
+        adapter = self._client.collection("adapters").document(f"{tenant}~{name}")
+
+        def raise_counter() -> None:
+            before = adapter.get()
+            last = max(versions)
+            if int((before.to_dict() or {}).get("last_version", 0)) < last:
+                batch = self._client.batch()
+                self._put(batch, adapter, before.update_time, {"tenant": tenant, "name": name, "last_version": last})
+                batch.commit()
+
+        _CONTENDED(raise_counter)()
+        for number, claim in versions.items():
+            if claim is not None:
+                fields = {"version": number, "run_id": claim.run_id, "claimed_at": claim.claimed_at}
+                with suppress(AlreadyExists):
+                    adapter.collection("versions").document(f"v{number}").create(fields)
+
+    def restore_pins(self, tenant: str, folder: str, pins: Pins) -> None:
+        """Notes what a drop of a folder pinned, unless a later one is noted."""
+        with suppress(AlreadyExists):
+            self._drop(tenant, folder).create(pins.model_dump())
 
     def note_dead_letter(self, run_id: str | None, letter: DeadLetter) -> None:
         """Notes a message that no function took on the run that it names; beside the runs where there is none, or where
@@ -402,7 +462,7 @@ class RunStore:
         written = {*change.fields, "updated_at"}
         if change.to is not None:
             written |= {"state", "state_reason", "state_since", "revision", "outbox_pending", "finished_at"}
-            batch.create(self._event_ref(after), to_document(_event(run, after).model_dump()))
+            batch.create(self._event_ref(after), to_document(audit_event(run, after).model_dump()))
         if after.state.is_attempt and not run.state.is_attempt:
             if ledger is None:
                 raise ValueError(f"{run.run_id} is to start without a claim")
@@ -463,7 +523,8 @@ def _with_dead_letter(run: Run, letter: DeadLetter) -> Change | None:
     return Change(fields={"dead_letters": [*run.dead_letters, letter][-DEAD_LETTERS_KEPT:]})
 
 
-def _event(before: Run | None, after: Run) -> Event:
+def audit_event(before: Run | None, after: Run) -> Event:
+    """What the audit trail says of a change of state."""
     return Event(
         event_id=f"{after.run_id}-{after.revision:06d}",
         run_id=after.run_id,

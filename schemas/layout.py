@@ -126,6 +126,18 @@ def checkpoint_prefix(tenant: str, name: str, run: str) -> str:
     return f"{tenant}/{name}/.checkpoints/{run}/"
 
 
+def parse_version(name: str) -> tuple[str, str, int, str] | None:
+    """(tenant, adapter, version, file) of an object that lies in a version's folder."""
+    match = re.fullmatch(r"([^/]+)/([^/]+)/v([1-9][0-9]{0,8})/(.+)", name)
+    return (match[1], match[2], int(match[3]), match[4]) if match else None
+
+
+def parse_staged(name: str) -> tuple[str, int, str] | None:
+    """(run, epoch, file) of an object that an execution uploaded."""
+    match = re.fullmatch(r"[^/]+/[^/]+/\.staging/([^/]+)/e([0-9]{1,9})/(.+)", name)
+    return (match[1], int(match[2]), match[3]) if match else None
+
+
 AUDIT, DEAD_LETTERS = "_audit/", "_dead-letters/"
 """Prefixes of the artifacts bucket that are nobody's: a tenant's name begins with a letter or a digit."""
 
