@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,10 @@ _digest = xxhash.xxh3_64_intdigest
 
 
 def seed_of(roles: Sequence[str]) -> int:
-    """What a fingerprint starts from, so that the same texts in other roles are another example."""
+    """What a fingerprint starts from, so that the same texts in other roles are another example.
+
+    A role is marked where the turn is not learned, and tools stand before them, which the fast way never sees.
+    """
     return _digest(",".join(roles).encode())
 
 
@@ -29,7 +33,9 @@ def fingerprint(example: Example) -> tuple[int, int, int]:
     if example.text is not None:
         return text_fingerprint(example.text)
     contents = [content_of(message) for message in example.messages]
-    return conversation_fingerprint(seed_of([message["role"] for message in example.messages]), contents)
+    roles = [message["role"] + "-" * (message.get("weight") == 0) for message in example.messages]
+    tools = [json.dumps(tool, sort_keys=True) for tool in example.tools or ()]
+    return conversation_fingerprint(seed_of([*tools, *roles]), contents)
 
 
 def text_fingerprint(text: str) -> tuple[int, int, int]:

@@ -372,6 +372,16 @@ def test_a_key_that_stands_twice_is_found_under_a_name_with_a_slash() -> None:
     assert errors(report) == [("duplicate_key", "train.jsonl", 1, "/a~1b/0")]
 
 
+@pytest.mark.parametrize("role", ["train", "validation"])
+def test_the_same_texts_with_tools_are_no_copy(role: str) -> None:
+    rows = good_rows("messages")
+    more = [row | {"tools": [{"name": "find"}]} for row in rows]
+    files = [source(jsonl(rows), "a.jsonl"), source(jsonl(more), "b.jsonl", role)]
+    assert said(checked(files)) == []
+    copies = said(checked([*files, source(jsonl(more[-1:]), "c.jsonl", role)]))
+    assert [found.code for found in copies] == (["duplicate_example"] if role == "train" else [])
+
+
 # What is put up with
 
 

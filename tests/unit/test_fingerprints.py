@@ -36,6 +36,36 @@ def test_other_texts_or_roles_are_another_example(other: list[dict[str, Any]]) -
     assert print_of({"messages": other})[0] != same[0]
 
 
+FIND = [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]
+ORDERED = [{"function": {"parameters": {"type": "object"}, "name": "find"}, "type": "function"}]
+OTHER = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
+
+
+@pytest.mark.parametrize("tools", [FIND, OTHER, [*FIND, *OTHER], [*OTHER, *FIND]])
+def test_the_same_texts_with_other_tools_are_another_example(tools: Any) -> None:
+    turns = [message("user", "q"), message("assistant", "a")]
+    others = [[], *([FIND, OTHER] if len(tools) > 1 else [[*FIND, *OTHER]])]
+    assert print_of({"messages": turns, "tools": tools})[0] not in {
+        print_of({"messages": turns, "tools": other})[0] for other in others
+    }
+
+
+def test_tools_may_be_written_in_any_order_and_none_are_none() -> None:
+    row = good_row("messages", 1)
+    assert print_of(row | {"tools": FIND}) == print_of(row | {"tools": ORDERED})
+    assert print_of(row) == print_of(row | {"tools": None}) == print_of(row | {"tools": []})
+
+
+def test_the_same_turns_of_which_others_are_learned_are_another_example() -> None:
+    def weighted(*weights: Any) -> tuple[int, int, int]:
+        turns = [[message("user", "q"), message("assistant", "a", weight=weight)] for weight in weights]
+        return print_of({"messages": [turn for pair in turns for turn in pair]})
+
+    assert len({weighted(1, 1), weighted(0, 1), weighted(1, 0)}) == 3
+    assert weighted(1, 1) == weighted(None, 1.0)
+    assert weighted(0, 1) == weighted(0.0, None)
+
+
 def test_a_text_is_not_a_conversation_of_it() -> None:
     assert fingerprint(Example([], "a"))[0] != fingerprint(Example([message("assistant", "a")]))[0]
 
