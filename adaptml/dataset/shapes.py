@@ -351,10 +351,12 @@ class _Reader:
             return
         for i, tool in enumerate(tools):
             function = tool.get("function", tool if "name" in tool else None) if isinstance(tool, dict) else None
-            if isinstance(function, dict) and isinstance(function.get("name"), str):
-                self.tools.append({"type": "function", "function": function})
-            else:
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
                 self.find("invalid_tools", f"{self.pointer(name)}/{i}", detail="this tool names no function")
+            elif not _is_json(function):
+                self.find("invalid_tools", f"{self.pointer(name)}/{i}", detail=f"this tool holds {_NO_JSON}")
+            else:
+                self.tools.append({"type": "function", "function": function})
 
     def tool_calls(self, item: Mapping[str, Any], pointer: str) -> list[dict[str, Any]]:
         calls = item.get("tool_calls")
@@ -381,6 +383,9 @@ class _Reader:
             arguments = {}
         if not isinstance(arguments, dict):
             self.find("invalid_tool_call", f"{pointer}/function/arguments", detail="arguments are not a JSON object")
+            return None
+        if not _is_json(arguments):
+            self.find("invalid_tool_call", f"{pointer}/function/arguments", detail=f"arguments hold {_NO_JSON}")
             return None
         read = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
         return read | {"id": call["id"]} if isinstance(call.get("id"), str) else read
@@ -412,6 +417,18 @@ def _json_or_none(text: str) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
+
+
+def _is_json(value: Any) -> bool:
+    """False for what only a Parquet file can hold."""
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+_NO_JSON = "a value that JSON has not, such as bytes or a time"
 
 
 def kind_of(value: Any) -> str:

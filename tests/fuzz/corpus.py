@@ -148,7 +148,7 @@ CRASHES: Mapping[str, Mapping[str, bytes]] = MappingProxyType(
             "a count of very many digits": b'micro_batch_size: "0000000001' + b"9" * 5000 + b'"',
         },
         "inline": {"half of a character": b"name: \xff"},
-        "parquet": {  # Arrow ends the process where it is asked about these
+        "parquet": {  # Arrow ends the process where it is asked about the first two
             "no columns and fewer than no rows": _parquet(
                 b"\x15\x04\x19\x1c5\0\x18\x06schema\x15\0\0\x16\0\x19\x1c\x19\x0c\x16\0\x16\xf7&\0\x16\0\0\0"
             ),
@@ -156,6 +156,9 @@ CRASHES: Mapping[str, Mapping[str, bytes]] = MappingProxyType(
                 b"\x15\x04\x19,5\0\x18\x06schema\x15\x02\0\x15\0%\x02\x18\x01a%\0L\x1c\0\0\0\x16\x02\x19\x1c\x19\x1c&\0"
                 b"\x1c\x15\x0c\x19%\x06\0\x19\x18\x01a\x15\0\x16\x02\x16<\x16<&\x08I\x1c\x15\0\x15\0\x15\x02\0<\x16\x02\x19\x06"
                 b"\x19&\0\x02\0\0\0\x16<\x16\x02&\x08\x16<\0(\x01a\x19\x1c\x1c\0\0\0"
+            ),
+            "bytes that a tool is called with": file_of(
+                ".parquet", [{"messages": [message("assistant", "a", tool_calls=[call(arguments={"at": b"\xff"})])]}]
             ),
         },
     }

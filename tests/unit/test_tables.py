@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import gzip
 import io
 import tracemalloc
@@ -16,7 +17,19 @@ from adaptml.dataset import tables
 from adaptml.dataset.decode import Row
 from adaptml.dataset.read import open_rows
 from schemas.errors import Problem, Refused
-from tests.unit.rows import Drip, Endless, Place, columnar, file_of, parquet_of, place, table
+from tests.unit.rows import (
+    Drip,
+    Endless,
+    Place,
+    call,
+    checked,
+    columnar,
+    errors,
+    file_of,
+    parquet_of,
+    place,
+    table,
+)
 
 MiB = 1024 * 1024
 
@@ -300,6 +313,20 @@ def test_parquet_that_python_cannot_hold_is_refused_with_the_reason(columns: pa.
 def test_what_is_not_parquet_is_refused(data: bytes, name: str) -> None:
     packed = gzip.compress(data) if name.endswith(".gz") else data
     assert broken(packed, name) == [("bad_parquet", name, None, None)]
+
+
+@pytest.mark.parametrize("value", [b"\xff", decimal.Decimal("1.5"), datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)])
+def test_tools_and_calls_with_values_that_json_has_not_are_told(value: Any) -> None:
+    turns = [
+        {"role": "user", "content": "q", "tool_calls": None},
+        {"role": "assistant", "content": "a", "tool_calls": [call(arguments={"at": value})]},
+    ]
+    tools = [{"name": "find", "parameters": {"default": value}}]
+    report = checked(columnar([{"messages": turns, "tools": tools}]), "a.parquet")
+    assert errors(report) == [
+        ("invalid_tool_call", "a.parquet", 1, "/messages/1/tool_calls/0/function/arguments"),
+        ("invalid_tools", "a.parquet", 1, "/tools/0"),
+    ]
 
 
 class Breaks(io.BytesIO):
