@@ -33,13 +33,19 @@ _SETTINGS = ("GOOGLE_CLOUD_PROJECT", "ADAPTML_DROPS_BUCKET", "ADAPTML_ARTIFACTS_
 
 dead_letters = typer.Typer(pretty_exceptions_enable=False)
 
+IdsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[MESSAGE_ID…]", help="As `adaptml dead-letters` lists them.")
+]
 TopicOption = Annotated[str | None, typer.Option("--topic", help="Only messages that were published to this topic.")]
 
 
 @dead_letters.callback(invoke_without_command=True)
 def list_dead_letters(
     context: typer.Context,
-    topic: TopicOption = None,
+    topic: IdsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[MESSAGE_ID…]", help="As `adaptml dead-letters` lists them.")
+]
+TopicOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
 ) -> None:
     """Messages that no function took: list them, or publish them again.
@@ -64,7 +70,10 @@ def replay(
     message_ids: Annotated[
         list[str] | None, typer.Argument(metavar="[MESSAGE_ID…]", help="As `adaptml dead-letters` lists them.")
     ] = None,
-    topic: TopicOption = None,
+    topic: IdsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[MESSAGE_ID…]", help="As `adaptml dead-letters` lists them.")
+]
+TopicOption = None,
     every: Annotated[bool, typer.Option("--all", help="All that were not published again yet.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Those, too, that were published again before.")] = False,
 ) -> None:
