@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -42,10 +42,7 @@ TopicOption = Annotated[str | None, typer.Option("--topic", help="Only messages 
 @dead_letters.callback(invoke_without_command=True)
 def list_dead_letters(
     context: typer.Context,
-    topic: IdsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[MESSAGE_ID…]", help="As `adaptml dead-letters` lists them.")
-]
-TopicOption = None,
+    topic: TopicOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
 ) -> None:
     """Messages that no function took: list them, or publish them again.
@@ -70,10 +67,7 @@ def replay(
     message_ids: Annotated[
         list[str] | None, typer.Argument(metavar="[MESSAGE_ID…]", help="As `adaptml dead-letters` lists them.")
     ] = None,
-    topic: IdsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[MESSAGE_ID…]", help="As `adaptml dead-letters` lists them.")
-]
-TopicOption = None,
+    topic: TopicOption = None,
     every: Annotated[bool, typer.Option("--all", help="All that were not published again yet.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Those, too, that were published again before.")] = False,
 ) -> None:
@@ -202,15 +196,12 @@ def _table(found: list[DeadLetter]) -> Table:
 
 def _summary(found: Plan) -> Table:
     states = Counter(one.run.state.value for one in found.missing)
-    spent: dict[str, float] = defaultdict(float)
-    for one in found.missing:
-        for month, amount in one.spent_usd.items():
-            spent[f"{one.run.tenant} {month}"] += amount
+    spent = [(whose, month, usd(at)) for whose, months in found.spent_usd.items() for month, at in months.items()]
     table = Table.grid(padding=(0, 2))
     table.add_row("runs missing", Text(_listed(f"{state} {count}" for state, count in states.items())))
     table.add_row("runs stored", str(len(found.existing)))
     table.add_row("adapters", f"{len(found.versions)} with {sum(map(len, found.versions.values()))} versions")
-    table.add_row("spent", Text(_listed(f"{printable(whose)} ${usd(amount)}" for whose, amount in spent.items())))
+    table.add_row("spent", Text(_listed(f"{printable(whose)} {month} ${at}" for whose, month, at in spent)))
     return table
 
 

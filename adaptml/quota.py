@@ -107,11 +107,13 @@ def give_back(ledger: Ledger, run_id: str, used_usd: float) -> Ledger:
     return Ledger(ledger.pool.model_copy(update={"slots": slots}), account)
 
 
-def charge(account: Account, spent_usd: Mapping[str, float]) -> Account:
-    """The account once an amount was spent in each of some months."""
-    for month, spent in spent_usd.items():
-        account = _booked(account, month, reserved=0.0, spent=spent)
-    return account
+def at_least_spent(account: Account, spent_usd: Mapping[str, float]) -> Account:
+    """The account with no month below what is known to have been spent in it."""
+    months = dict(account.months)
+    for name, spent in spent_usd.items():
+        before = months.get(name, Month())
+        months[name] = before.model_copy(update={"spent_usd": round(max(before.spent_usd, spent), 6)})
+    return account.model_copy(update={"months": months})
 
 
 def _booked(account: Account, month: str, *, reserved: float, spent: float = 0.0) -> Account:

@@ -59,6 +59,15 @@ class Plan:
     """Objects of the audit trail that say nothing."""
 
     @property
+    def spent_usd(self) -> dict[str, dict[str, float]]:
+        """Tenant → month → what all its runs cost, stored or not."""
+        spent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for one in self.runs:
+            for month, amount in one.spent_usd.items():
+                spent[one.run.tenant][month] += amount
+        return spent
+
+    @property
     def missing(self) -> list[History]:
         """Runs that are not stored."""
         return [history for history in self.runs if history.run.run_id not in self.existing]
@@ -153,14 +162,17 @@ def plan(services: Services) -> Plan:
 def write(services: Services, found: Plan) -> Iterator[tuple[Run, bool]]:
     """Writes what is missing, and yields each run with whether it was. Cut off, it can be called again.
 
-    Versions come first: a run that is new meanwhile must not number one that there is.
+    Versions come first: a run that is new meanwhile must not number one that there is. Money comes before the runs
+    that go on to spend more.
     """
     for (tenant, name), versions in found.versions.items():
         services.runs.restore_versions(tenant, name, versions)
     for (tenant, folder), pins in found.pins.items():
         services.runs.restore_pins(tenant, folder, pins)
+    for tenant, spent in found.spent_usd.items():
+        services.runs.restore_spent(tenant, spent)
     for one in found.missing:
-        yield one.run, services.runs.restore(one.run, list(one.events), one.spent_usd)
+        yield one.run, services.runs.restore(one.run, list(one.events))
 
 
 def _with_epoch(found: History, dispatched: int) -> History:

@@ -228,31 +228,43 @@ class RunStore:
         """Notes what a drop of a folder pinned. Only the folder's next drop looks at it."""
         self._drop(tenant, folder).set(pins.model_dump())
 
-    def restore(self, run: Run, events: list[Event], spent_usd: Mapping[str, float]) -> bool:
-        """Writes a run that was lost, with its audit trail, in one atomic commit with its GPU, if it was on one, and
-        the money that it spent in each month. False when it exists: what is stored is never older than that.
+    def restore(self, run: Run, events: list[Event]) -> bool:
+        """Writes a run that was lost, with its audit trail and, if it was on one, its GPU, in one atomic commit.
+        False when it exists: what is stored is never older than that.
         """
 
         def attempt() -> bool:
             if self._runs.document(run.run_id).get().exists:
                 return False
-            held = self._read_ledger(run)
-            account = quota.charge(held.ledger.account, spent_usd)
-            after = Ledger(held.ledger.pool, account)
-            if run.state.is_attempt:
-                after = quota.take(after, run, run.started_at or run.state_since)
             batch = self._client.batch()
             batch.create(self._runs.document(run.run_id), run.to_document())
             for event in events:
                 reference = self._runs.document(run.run_id).collection("events").document(f"{event.revision:06d}")
                 batch.set(reference, to_document(event.model_dump()))
-            if after != held.ledger:
-                self._write_ledger(batch, held, after)
+            if run.state.is_attempt:
+                held = self._read_ledger(run)
+                self._write_ledger(batch, held, quota.take(held.ledger, run, run.started_at or run.state_since))
             batch.commit()
             return True
 
         restored: bool = _CONTENDED(attempt)()
         return restored
+
+    def restore_spent(self, tenant: str, spent_usd: Mapping[str, float]) -> None:
+        """Raises what a tenant spent in each month to what its runs are known to have cost."""
+        account = self._client.collection("tenants").document(tenant)
+
+        def attempt() -> None:
+            before = account.get()
+            stored = Account.model_validate({"tenant": tenant} | (before.to_dict() or {}))
+            after = quota.at_least_spent(stored, spent_usd)
+            if after != stored:
+                batch = self._client.batch()
+                fields = to_document(after.model_dump(include={"tenant", "months"}))
+                self._put(batch, account, before.update_time, fields)
+                batch.commit()
+
+        _CONTENDED(attempt)()
 
     def restore_versions(self, tenant: str, name: str, versions: Mapping[int, VersionClaim | None]) -> None:
         """Writes who claimed which version, as far as it is known, and raises the last version to the highest of them.
@@ -458,7 +470,7 @@ class RunStore:
         ledger: _SeenLedger | None = None,
     ) -> Run:
         run, after = seen.run, change.applied_to(seen.run, self._now())
-        document, reference = after.to_document(), self._runs.document(run.run_id)
+        reference = self._runs.document(run.run_id)
         written = {*change.fields, "updated_at"}
         if change.to is not None:
             written |= {"state", "state_reason", "state_since", "revision", "outbox_pending", "finished_at"}
@@ -472,8 +484,9 @@ class RunStore:
             held = self._read_ledger(run)
             given = quota.give_back(held.ledger, run.run_id, round(after.cost_usd - run.cost_usd, 6))
             self._write_ledger(batch, held, given)
-        fields = {name: document[name] for name in written}
-        batch.update(reference, fields, option=self._unwritten_since(seen.update_time))
+        batch.update(
+            reference, to_document(after.model_dump(include=written)), option=self._unwritten_since(seen.update_time)
+        )
         if points:
             first = int(points[0]["step"])
             chunk = reference.collection("metrics").document(f"a{run.attempt:02d}-{first:07d}")
