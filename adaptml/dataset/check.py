@@ -12,7 +12,7 @@ from adaptml.dataset.checker import Checker
 from adaptml.dataset.chunk import Chunk
 from adaptml.dataset.decode import Row
 from adaptml.dataset.examine import Examined, Examiner
-from adaptml.dataset.read import CHUNK_BYTES, open_rows, rows_of
+from adaptml.dataset.read import CHUNK_BYTES, file_type, open_rows, rows_of
 from adaptml.dataset.report import ROLES, Report
 from adaptml.dataset.sample import Sample
 from adaptml.dataset.source import HashedStream, Readable
@@ -60,7 +60,8 @@ def check_rows(sources: Sequence[DataSource], dataset: Dataset, terms: Terms) ->
     """Checks every row of every file. What is wrong is in the report; nothing is raised for it."""
     sizes = {role: sum(source.size for source in sources if source.role == role) for role in ROLES}
     report = Report(samples={role: Sample.for_bytes(size) for role, size in sizes.items()})
-    with Workers.for_bytes(sum(sizes.values())) as workers:
+    certifiable = sum(source.size for source in sources if file_type(source.name) == "jsonl")
+    with Workers.for_bytes(certifiable) as workers:
         checking = _Checking(report, Checker(terms, report, workers))
         for source in sources:
             _check_file(checking, source, dataset.sha256.get(source.name))

@@ -123,7 +123,7 @@ class Workers:
 
     @classmethod
     def for_bytes(cls, size: int) -> Workers:
-        """As many as help with a dataset of that size."""
+        """As many as help with so many bytes of JSON Lines: of other files they never see a row."""
         spare_cores = len(os.sched_getaffinity(0)) - 1
         return cls(min(spare_cores, PROCESSES) if size >= WORTH_IT else 0)
 

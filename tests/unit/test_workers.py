@@ -88,5 +88,31 @@ def test_a_large_file_is_checked_by_processes_with_the_same_report(monkeypatch: 
     assert report(0) == report(len(data) + 1)
 
 
+@pytest.mark.parametrize(
+    ("names", "started"),
+    [
+        (["a.jsonl"], 1),
+        (["a.JSONL.gz", "b.csv"], 1),
+        (["a.csv", "b.tsv.gz", "c.parquet"], 0),
+        (["a.json"], 0),
+    ],
+)
+def test_processes_start_only_for_files_whose_rows_they_see(
+    names: list[str], started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    counts: list[int] = []
+    enter = Workers.__enter__
+
+    def entered(self: Workers) -> Workers:
+        counts.append(self._count)
+        return enter(self)
+
+    monkeypatch.setattr(Workers, "__enter__", entered)
+    sources = [DataSource(name, "train", workers.WORTH_IT, io.BytesIO) for name in names]
+    check_rows(sources, Dataset(train=names), SETUP.terms)
+    assert counts == [started]
+
+
 def test_small_data_starts_no_process() -> None:
     assert Workers.for_bytes(workers.WORTH_IT - 1)._count == 0
