@@ -226,6 +226,11 @@ CODES: dict[str, Code] = {
         "more than {limit} bytes without an end", "Split the example; one row is one example.", "at most {limit} bytes"
     ),
     "invalid_json": _data("not valid JSON: {detail}", "Correct or remove the row.", "one JSON value (RFC 8259)"),
+    "nested_too_deeply": _data(
+        "the row has more than {limit} levels of objects and lists within each other",
+        "Leave the inner ones out, or keep them as one text; a conversation with tools needs about ten.",
+        "at most {limit} levels",
+    ),
     "json_not_an_array": _data(
         "the file is {found}, not an array of rows",
         "Put the rows into one array, or write one object a line and call the file .jsonl.",

@@ -20,6 +20,7 @@ import numpy as np
 
 from adaptml.dataset import rules
 from adaptml.dataset.chunk import MAX_LINE_BYTES, Chunk, Offsets
+from adaptml.dataset.decode import MAX_DEPTH, is_deep
 from adaptml.dataset.fingerprints import PRINT, Prints, conversation_fingerprint, seed_of, text_fingerprint
 from adaptml.dataset.scan import ESCAPED_ASCII, compiled, scanner
 from adaptml.dataset.shapes import ROLES, SHAPES, SHAREGPT_ROLES, Place, rivals
@@ -39,7 +40,7 @@ _PIECE = 150
 """Lines that are decoded at once: few enough that what is made of them stays in the processor's cache."""
 _EXAMINED_ANYWAY = 4
 """Lines that are not worth another try when something among them is unusual."""
-_QUOTE, _BACKSLASH, _RETURN, _OPEN, _CLOSE = b'"\\\r{}'
+_QUOTE, _BACKSLASH, _RETURN, _OPEN, _CLOSE, _OPEN_LIST = b'"\\\r{}['
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,8 @@ class FastPath:
         suspicious = self._scanner.suspicious(chunk.data, blanks=bool(self._way.turns))
         prints["characters"][np.searchsorted(chunk.ends, suspicious)] = UNKNOWN[2]
         prints["characters"][chunk.ends - chunk.starts > MAX_LINE_BYTES] = UNKNOWN[2]
+        if not self._are_all_read:
+            prints["characters"][_deep_lines(chunk)] = UNKNOWN[2]
         return prints
 
     def _rows(self, lines: bytes, count: int) -> list[Any] | None:
@@ -185,6 +188,14 @@ def _are_objects(chunk: bytes, starts: Offsets, ends: Offsets) -> bool:
     if (starts == ends).any() or (text[starts] != _OPEN).any():
         return False
     return not (text[ends - 1 - (text[ends - 1] == _RETURN)] != _CLOSE).any()
+
+
+def _deep_lines(chunk: Chunk) -> list[int]:
+    """Those with more levels than a row may have. Columns that are not read may hold anything."""
+    text = np.frombuffer(chunk.data, np.uint8)
+    opening = np.flatnonzero((text == _OPEN) | (text == _OPEN_LIST))
+    counts = np.diff(np.searchsorted(opening, chunk.ends), prepend=0)
+    return [i for i in np.flatnonzero(counts > MAX_DEPTH).tolist() if is_deep(chunk.line(i))]
 
 
 def _structural_quotes(lines: bytes) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from adaptml.dataset.decode import is_deep
 from adaptml.dataset.names import column_names, name_or
 from schemas.text import escape
 
@@ -414,8 +415,9 @@ def _is_text_part(part: Any) -> bool:
 
 def _json_or_none(text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        raw = text.encode()
+        return None if is_deep(raw) else msgspec.json.decode(raw)
+    except (msgspec.DecodeError, ValueError):
         return None
 
 

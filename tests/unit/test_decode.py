@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptml.dataset.decode import Row, decode_row
+from adaptml.dataset.decode import MAX_DEPTH, Row, decode_row
 from adaptml.dataset.read import row_of_line
 from tests.unit.rows import place
 
@@ -56,8 +56,6 @@ def test_what_is_json_is_read_as_json_is(value: Any, is_ascii: bool) -> None:
         (b'\xef\xbb\xbf{"a": 1}', "invalid character"),
         (b"9" * 5000, "out of range"),
         (b"1e999", "out of range"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
     ],
 )
 def test_what_is_not_json_is_told_with_the_reason(raw: bytes, reason: str) -> None:
@@ -66,6 +64,36 @@ def test_what_is_not_json_is_told_with_the_reason(raw: bytes, reason: str) -> No
     assert place(row.problem) == ("invalid_json", "a.jsonl", 7, None)
     assert reason in row.problem.message
     assert row.raw == raw
+
+
+def nested(levels: int) -> bytes:
+    return b'{"a":' * (levels - 1) + b"[]" + b"}" * (levels - 1)
+
+
+@pytest.mark.parametrize(
+    "raw", [nested(MAX_DEPTH + 1), nested(900), nested(100_000), b"[" * 100_000, b'"" [{' * 51, b'{"a": "' + b"[" * 101]
+)
+@pytest.mark.parametrize("frames", [0, 700])
+def test_what_has_too_many_levels_is_told_whatever_the_stack(raw: bytes, frames: int) -> None:
+    row = beneath(frames, raw)
+    assert row.problem is not None
+    assert place(row.problem) == ("nested_too_deeply", "a.jsonl", 7, None)
+    assert row.raw == raw
+
+
+@pytest.mark.parametrize(
+    "raw", [nested(MAX_DEPTH), b"[%s]" % b",".join([nested(MAX_DEPTH - 1)] * 50), b'["%s"]' % (b"[" * 500)]
+)
+@pytest.mark.parametrize("frames", [0, 700])
+def test_as_many_levels_as_a_row_may_have_are_read_whatever_the_stack(raw: bytes, frames: int) -> None:
+    row = beneath(frames, raw)
+    assert row.problem is None
+    assert row.value == json.loads(raw)
+
+
+def beneath(frames: int, raw: bytes) -> Row:
+    """The row read with so many calls on the stack."""
+    return beneath(frames - 1, raw) if frames else decoded(raw)
 
 
 @pytest.mark.parametrize(

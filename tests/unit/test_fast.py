@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from adaptml.dataset import examine
 from adaptml.dataset.check import DataSource
 from adaptml.dataset.chunk import Chunk
+from adaptml.dataset.decode import MAX_DEPTH
 from adaptml.dataset.examine import Examined, Examiner
 from adaptml.dataset.fast import UNKNOWN, FastPath, Setup
 from adaptml.dataset.fingerprints import PRINT, Prints
@@ -315,6 +316,18 @@ ROWS_AND_NOT = (
     *(b'{"text": "x"}', b'{"text": "y"}\r', b'{"text": "v"} {"text": "w"}', b"", b"{}"),
     *(b'{"text":', b'"z"}', b' {"text": "u"}'),
 )
+
+
+@pytest.mark.parametrize("levels", [98, 99, 100, 101, 500, 900, 950, 980, 5000])
+@pytest.mark.parametrize("column", ["id", "text"])
+@pytest.mark.parametrize("brackets", ["[]", ('{"a":', "}")], ids=["lists", "objects"])
+def test_levels_are_counted_the_same(levels: int, column: str, brackets: tuple[str, str]) -> None:
+    deep = brackets[0] * levels + ("1" if len(brackets[0]) > 1 else "") + brackets[1] * levels
+    lines = [f'{{"text": "a [[ {i}", "id": [{{}}, "[{{"]}}' for i in range(20)]
+    lines[7] = f'{{"text": "a", "{column}": {deep}}}'
+    sources = [source(jsonl([{"text": "x", "id": 1}]), "first.jsonl"), source("\n".join(lines).encode(), "more.jsonl")]
+    assert_both_ways_agree(sources, Terms())
+    assert (checked(sources).counts["nested_too_deeply"] > 0) is (levels >= MAX_DEPTH)
 
 
 @given(lines=st.lists(st.sampled_from(ROWS_AND_NOT), min_size=1, max_size=6))
