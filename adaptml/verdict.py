@@ -9,7 +9,7 @@ from typing import Any
 
 from adaptml.dataset.check import DataSource, check_rows, conclude, is_refused, terms_of
 from adaptml.dataset.report import Report
-from adaptml.planning.estimate import FROM_CHARACTERS, estimate, objections, tokens_of_characters
+from adaptml.planning.estimate import FROM_CHARACTERS, cautions, estimate, objections, tokens_of_characters
 from adaptml.tokens.chat import ChatTokenizer
 from adaptml.tokens.measure import Measured, measure
 from adaptml.tokens.preview import preview
@@ -80,6 +80,8 @@ def check_drop(manifest: Manifest, sources: Sequence[DataSource], tokenizer: Cha
     if tokenizer is not None and report.shape is not None:
         shown = preview(report.samples["train"].first, report.shape, terms, manifest.training, tokenizer)
     plan = _plan(manifest, report, measured)
+    for warning in cautions(manifest, plan) if plan else ():
+        report.add(warning)
     return Verdict(manifest, report, measured, plan, objections(manifest, plan) if plan else [], shown)
 
 

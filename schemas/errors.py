@@ -357,6 +357,10 @@ CODES: dict[str, Code] = {
         "the base model's chat template writes earlier turns anew when more follow, so answers cannot be told apart",
         "Set training.train_on: all, or split the conversation so that only its last turn is an answer.",
     ),
+    "template_marks_no_answer": _data(
+        "the base model's chat template marks nothing of this conversation as what the model writes",
+        "Set training.train_on: all, write the answers as the model takes them, or choose another base_model.",
+    ),
     "template_ignores_tools": _warning(
         "the base model's chat template leaves out {what}",
         "The model will not see them. Choose a base_model whose template takes tools, or write them as text.",
@@ -436,8 +440,15 @@ CODES: dict[str, Code] = {
     ),
     "too_long": _code(
         "plan",
-        "the run would take about {duration} s, compute.timeout is {timeout} s",
+        "for start-up, one step and a checkpoint an execution needs about {duration} s, compute.timeout is {timeout} s",
         "{suggestion}",
+    ),
+    "takes_several_attempts": _code(
+        "plan",
+        "the run takes about {duration} s, more than an execution has within compute.timeout, {timeout} s: it is "
+        "trained in {count} executions, each of which goes on from the last checkpoint",
+        "{suggestion}",
+        Severity.WARNING,
     ),
     # The run
     "attempts_exhausted": _code(

@@ -118,15 +118,17 @@ class Estimate(Part):
     gpu_memory_gb: float
     """Peak, in GB of 10⁹ bytes."""
     duration_s: float
-    """Of one attempt, on the accelerator."""
+    """Of all executions, on the accelerator."""
     cost_usd: float
-    """Of one attempt, at list price."""
+    """Of all executions, at list price."""
     gpu_memory_gb_range: tuple[float, float] | None = None
     duration_s_range: tuple[float, float] | None = None
     cost_usd_range: tuple[float, float] | None = None
     accelerator: str = ""
     steps: int = 0
     """Optimizer steps."""
+    executions: int = 1
+    """How many it takes, each within the timeout; 0 where none has time for a step."""
     tokens: int = 0
     """Of all epochs."""
     tokens_per_epoch: int = 0

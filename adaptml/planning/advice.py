@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from schemas.catalogue import CATALOGUE
 from schemas.manifest import Manifest
 
+LARGEST_BATCH = 1024
+"""That the manifest allows."""
 SEQUENCE_STEP = 64
 """Suggested lengths are multiples of this many tokens; tensor cores like them so."""
 
@@ -64,11 +66,23 @@ def to_afford(manifest: Manifest, enough_usd: float, affordable: Condition) -> s
     return _sentence(ways) if ways else _TOO_MUCH
 
 
-def to_finish(manifest: Manifest, duration_s: float, in_time: Condition) -> str:
-    """How the run, which takes `duration_s` seconds, would end within its timeout."""
-    minutes = math.ceil(duration_s / 60)
-    ways = _if_it_holds(manifest, {"compute.timeout": f"{minutes}m"}, in_time) + _ways_to_shorten(manifest, in_time)
-    return _sentence(ways) if ways else _TOO_MUCH
+def to_finish_at_once(manifest: Manifest, enough_s: float, at_once: Condition) -> str:
+    """How the run would need one execution only; `enough_s` seconds of time are enough for that."""
+    ways = _longer_timeout(manifest, enough_s, at_once) + _ways_to_shorten(manifest, at_once)
+    nothing = "Nothing has to be done."
+    return f"{nothing} For a run in one execution: {_sentence(ways)}" if ways else nothing
+
+
+def to_take_a_step(manifest: Manifest, enough_s: float, takes_one: Condition) -> str:
+    """How an execution would have time for one step at least; `enough_s` seconds of time are enough for that."""
+    ways = _longer_timeout(manifest, enough_s, takes_one)
+    most = _largest(manifest, "training.batch_size", range(1, LARGEST_BATCH + 1), takes_one)
+    ways += [] if most is None else [{"training.batch_size": most}]
+    return _sentence(ways) if ways else "No timeout that can be set is enough; train on shorter examples."
+
+
+def _longer_timeout(manifest: Manifest, enough_s: float, holds: Condition) -> list[Settings]:
+    return _if_it_holds(manifest, {"compute.timeout": f"{math.ceil(enough_s / 60)}m"}, holds)
 
 
 _TOO_MUCH = "No number of epochs and no limit that can be set is enough; train on less data or a smaller base model."

@@ -12,15 +12,15 @@ def leave_before_s(timeout_s: float) -> float:
     return min(_LEAVE_BEFORE_S, timeout_s * _LEAVE_BEFORE_SHARE)
 
 
-def usable_s(timeout_s: float, startup_s: float) -> float:
-    """What an attempt has for steps; less than nothing where it does not even start in time."""
-    return timeout_s - leave_before_s(timeout_s) - startup_s
+def timeout_for(needed_s: float) -> float:
+    """The least timeout that leaves an attempt so much time before it hands over."""
+    return min(needed_s + _LEAVE_BEFORE_S, needed_s / (1 - _LEAVE_BEFORE_SHARE))
 
 
-def attempts_needed(work_s: float, timeout_s: float, startup_s: float) -> int:
-    """Attempts for so many seconds of steps. A run that cannot be cut, because an attempt has no time left for a step,
-    is planned as one."""
-    usable = usable_s(timeout_s, startup_s)
-    if startup_s + work_s <= timeout_s or usable <= 0:
+def attempts_needed(steps: int, step_s: float, usable_s: float) -> int:
+    """Attempts for so many steps where each has `usable_s` seconds for them; 0 when not even one step fits."""
+    if step_s > usable_s or usable_s <= 0:
+        return 0
+    if step_s * steps <= usable_s:
         return 1
-    return math.ceil(work_s / usable)
+    return math.ceil(steps / math.floor(usable_s / step_s))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from adaptml.planning import advice
+from adaptml.planning.attempts import attempts_needed, leave_before_s, timeout_for
 from schemas.catalogue import CATALOGUE, Architecture
 from schemas.errors import Problem, problem
 from schemas.manifest import Manifest
@@ -117,11 +118,11 @@ def _activation_bytes(shape: Architecture, tokens: int) -> float:
 
 
 def training_seconds(manifest: Manifest, tokens: Span) -> Span:
-    """Time on the accelerator for `tokens` tokens of all epochs: start-up, and FLOP over the peak that is reached."""
+    """Time on the accelerator for the steps with so many tokens: FLOP over the peak that is reached."""
     flop = FLOP_PER_PARAMETER_AND_TOKEN * CATALOGUE[manifest.base_model].architecture.parameters()
     peak = PRICES["accelerators"][manifest.compute.accelerator]["bf16_tflops"] * 1e12
-    cases = zip(STARTUP_S, tokens, reversed(MODEL_FLOPS_UTILISATION), strict=True)
-    return Span(*(startup + flop * count / (peak * utilisation) for startup, count, utilisation in cases))
+    cases = zip(tokens, reversed(MODEL_FLOPS_UTILISATION), strict=True)
+    return Span(*(flop * count / (peak * utilisation) for count, utilisation in cases))
 
 
 def epochs(manifest: Manifest, examples: int) -> float:
@@ -155,11 +156,17 @@ def cost_usd(accelerator: str, seconds: float) -> float:
 
 
 def estimate(manifest: Manifest, tokens_per_epoch: int, examples: int, *, basis: Basis = FROM_CHARACTERS) -> Estimate:
-    """Memory, time and cost of one attempt at the run, without what it waits in queues."""
+    """Memory, time and cost of the run, without what it waits in queues and without attempts that die.
+
+    A run that takes longer than `compute.timeout` is trained in several executions, each with a start-up of its own.
+    """
     accelerator = manifest.compute.accelerator
     tokens = tokens_per_epoch * epochs(manifest, examples)
     memory = gpu_memory_span(manifest)
-    seconds = training_seconds(manifest, Span(tokens * basis.low, tokens, tokens * basis.high))
+    training = training_seconds(manifest, Span(tokens * basis.low, tokens, tokens * basis.high))
+    number = steps(manifest, examples)
+    executions = attempts_needed(number, training.expected / number, _usable_s(manifest))
+    seconds = Span(*(max(1, executions) * startup + s for startup, s in zip(STARTUP_S, training, strict=True)))
     gpu_memory_gb = round(memory.expected / 1e9, 2)
     return Estimate(
         gpu_memory_gb=gpu_memory_gb,
@@ -172,7 +179,8 @@ def estimate(manifest: Manifest, tokens_per_epoch: int, examples: int, *, basis:
             round(cost_usd(accelerator, seconds.high), 4),
         ),
         accelerator=accelerator,
-        steps=steps(manifest, examples),
+        steps=number,
+        executions=executions,
         tokens=round(tokens),
         tokens_per_epoch=tokens_per_epoch,
         examples=examples,
@@ -207,11 +215,41 @@ def objections(manifest: Manifest, planned: Estimate) -> list[Problem]:
         found.append(
             problem("too_expensive", cost=f"{enough_usd:.2f}", limit=compute.max_cost_usd, suggestion=suggestion)
         )
-    if planned.duration_s > compute.timeout_s:
-        suggestion = advice.to_finish(
-            manifest, planned.duration_s, lambda changed: again(changed).duration_s <= changed.compute.timeout_s
-        )
-        found.append(
-            problem("too_long", duration=round(planned.duration_s), timeout=compute.timeout_s, suggestion=suggestion)
-        )
+    if not planned.executions:
+        needed_s = STARTUP_S.expected + _step_s(manifest, planned)
+        enough_s = timeout_for(needed_s)
+        suggestion = advice.to_take_a_step(manifest, enough_s, lambda changed: again(changed).executions > 0)
+        found.append(problem("too_long", duration=round(enough_s), timeout=compute.timeout_s, suggestion=suggestion))
     return found
+
+
+def cautions(manifest: Manifest, planned: Estimate) -> list[Problem]:
+    """What is good to know of a run that can be started as planned."""
+    if planned.executions < 2:
+        return []
+    at_once_s = timeout_for(STARTUP_S.expected + _step_s(manifest, planned) * planned.steps)
+    suggestion = advice.to_finish_at_once(
+        manifest,
+        at_once_s,
+        lambda changed: estimate(changed, planned.tokens_per_epoch, planned.examples).executions == 1,
+    )
+    return [
+        problem(
+            "takes_several_attempts",
+            duration=round(planned.duration_s),
+            count=planned.executions,
+            timeout=manifest.compute.timeout_s,
+            suggestion=suggestion,
+        )
+    ]
+
+
+def _usable_s(manifest: Manifest) -> float:
+    """What an execution has for steps."""
+    timeout_s = manifest.compute.timeout_s
+    return timeout_s - leave_before_s(timeout_s) - STARTUP_S.expected
+
+
+def _step_s(manifest: Manifest, planned: Estimate) -> float:
+    tokens = planned.tokens_per_epoch * epochs(manifest, planned.examples)
+    return training_seconds(manifest, Span(tokens, tokens, tokens)).expected / planned.steps

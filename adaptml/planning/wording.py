@@ -15,6 +15,8 @@ def describe(planned: Estimate) -> str:
     if planned.cost_usd_range is not None:
         low, high = planned.cost_usd_range
         cost += f" (${low:.2f}–{high:.2f})"
+    if planned.executions > 1:
+        time += f" in {planned.executions} executions"
     return ", ".join([time, cost, _memory(planned)]) + _work(planned)
 
 

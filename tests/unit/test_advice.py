@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from adaptml.planning.estimate import PRICES, estimate, objections
+from adaptml.planning.attempts import attempts_needed, leave_before_s, timeout_for
+from adaptml.planning.estimate import PRICES, cautions, estimate, objections
 from schemas.catalogue import CATALOGUE
 from schemas.errors import Problem
 from schemas.manifest import Manifest
@@ -22,7 +23,8 @@ timeouts = st.integers(60, 86_400)
 
 
 def objection(code: str, asked: Manifest, work: tuple[int, int]) -> Problem | None:
-    found = objections(asked, estimate(asked, *work))
+    planned = estimate(asked, *work)
+    found = objections(asked, planned) + cautions(asked, planned)
     return next((one for one in found if one.code == code), None)
 
 
@@ -95,14 +97,49 @@ def test_what_is_suggested_is_affordable_and_a_step_more_is_not(
 
 @settings(deadline=None)
 @given(trainings, work, timeouts)
-def test_what_is_suggested_ends_in_time_and_a_step_more_does_not(
+def test_what_is_suggested_ends_in_one_execution_and_a_step_more_does_not(
+    training: dict[str, Any], work: tuple[int, int], timeout: int
+) -> None:
+    asked = manifest(training=training, compute={"timeout": timeout})
+    found = objection("takes_several_attempts", asked, work)
+    assume(found is not None)
+    assert found is not None
+    for way in suggested(found.hint):
+        assert estimate(apply(asked, way), *work).executions == 1, way
+        step = next_step_up(way)
+        assert step is not None
+        assert estimate(apply(asked, step), *work).executions != 1, step
+
+
+@settings(deadline=None)
+@given(trainings, st.tuples(st.integers(10**6, 10**10), st.integers(1, 100)), timeouts)
+def test_with_what_is_suggested_an_execution_takes_a_step(
     training: dict[str, Any], work: tuple[int, int], timeout: int
 ) -> None:
     asked = manifest(training=training, compute={"timeout": timeout})
     found = objection("too_long", asked, work)
     assume(found is not None)
     assert found is not None
-    check("too_long", asked, work, found)
+    for way in suggested(found.hint):
+        assert objection("too_long", apply(asked, way), work) is None, way
+        if "compute.timeout" in way:
+            assert objection("too_long", apply(asked, next_step_up(way) or {}), work) is not None
+
+
+@given(timeouts)
+def test_the_least_timeout_leaves_what_is_needed(needed_s: int) -> None:
+    timeout_s = timeout_for(needed_s)
+    assert timeout_s - leave_before_s(timeout_s) == pytest.approx(needed_s)
+
+
+@given(st.integers(1, 1000), st.floats(0, 1e4), st.floats(-100, 1e5))
+def test_steps_are_not_cut_by_the_end_of_an_attempt(steps: int, step_s: float, usable_s: float) -> None:
+    needed = attempts_needed(steps, step_s, usable_s)
+    if needed == 0:
+        assert usable_s <= 0 or step_s > usable_s
+    else:
+        in_each = int(usable_s / step_s) if step_s * steps > usable_s else steps
+        assert needed * in_each >= steps > (needed - 1) * in_each
 
 
 def hint(code: str, asked: Manifest, work: tuple[int, int] = (2_000_000, 4000)) -> str:
@@ -118,7 +155,14 @@ def test_epochs_or_money() -> None:
 
 def test_time_or_epochs() -> None:
     asked = manifest(compute={"timeout": "20m"})
-    assert hint("too_long", asked) == "Set `compute.timeout: 51m`, or `training.epochs: 1.1`."
+    told = hint("takes_several_attempts", asked)
+    at_once = "For a run in one execution: Set `compute.timeout: 53m`, or `training.epochs: 1`."
+    assert told == f"Nothing has to be done. {at_once}"
+
+
+def test_time_or_a_smaller_batch_where_a_step_takes_too_long() -> None:
+    asked = manifest(training={"batch_size": 64}, compute={"timeout": "80s"})
+    assert hint("too_long", asked) == "Set `compute.timeout: 2m`, or `training.batch_size: 48`."
 
 
 def test_steps_are_suggested_where_steps_were_asked() -> None:
@@ -128,9 +172,12 @@ def test_steps_are_suggested_where_steps_were_asked() -> None:
 
 def test_no_limit_is_suggested_beyond_what_the_field_allows() -> None:
     asked = manifest(training={"epochs": 0.1}, compute={"timeout": "1h"})
-    told = hint("too_long", asked, (10**12, 4000))
+    told = hint("too_expensive", asked, (10**12, 4000))
     assert "Set" not in told
     assert "less data" in told
+    assert hint("takes_several_attempts", asked, (10**10, 400_000)) == "Nothing has to be done."
+    told = hint("too_long", asked, (10**12, 4))
+    assert told == "No timeout that can be set is enough; train on shorter examples."
 
 
 def test_qlora_is_suggested_where_it_is_enough() -> None:

@@ -12,8 +12,10 @@ from adaptml.planning.estimate import (
     COUNTED,
     FROM_CHARACTERS,
     PRICES,
+    STARTUP_S,
     Basis,
     batch_size,
+    cautions,
     cost_usd,
     estimate,
     gpu_memory_bytes,
@@ -110,6 +112,16 @@ def test_more_tokens_are_never_cheaper(asked: Manifest, work: tuple[int, int], m
     less, greater = estimate(asked, tokens, examples), estimate(asked, tokens + more, examples)
     assert less.cost_usd <= greater.cost_usd
     assert less.duration_s <= greater.duration_s
+
+
+@given(manifests, work, st.integers(70, 86_400))
+def test_each_execution_has_a_start_up(asked: Manifest, work: tuple[int, int], timeout: int) -> None:
+    planned = estimate(changed(asked, compute__timeout=timeout), *work)
+    at_once = estimate(changed(asked, compute__timeout=86_400), *work)
+    if planned.executions and at_once.executions == 1:
+        more_s = (planned.executions - 1) * STARTUP_S.expected
+        assert planned.duration_s == pytest.approx(at_once.duration_s + more_s, abs=1)
+    assert not (objections(asked, planned) and cautions(asked, planned) and planned.executions == 0)
 
 
 @given(manifests, lengths)

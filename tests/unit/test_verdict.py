@@ -84,12 +84,7 @@ def test_a_validation_row_that_is_trained_on_is_set_aside_once() -> None:
     [
         ({"training": {"max_seq_length": 131_072}}, "does_not_fit", ["training.max_seq_length"]),
         ({"compute": {"max_cost_usd": 0.01}}, "too_expensive", ["compute.max_cost_usd"]),
-        (LATE, "too_long", ["compute.timeout", "training.epochs"]),
-        (
-            {"compute": {"timeout": "60s"}, "training": {"max_steps": 300}},
-            "too_long",
-            ["compute.timeout", "training.max_steps"],
-        ),
+        (LATE, "too_long", ["compute.timeout"]),
     ],
 )
 def test_a_plan_that_cannot_be_carried_out_refuses_the_drop_and_names_settings(
@@ -102,6 +97,17 @@ def test_a_plan_that_cannot_be_carried_out_refuses_the_drop_and_names_settings(
     assert re.findall(r"`([\w.]+):", objection.hint) == settings
     assert found.counts == found.error_counts == {code: 1}
     assert found.plan is not None
+
+
+def test_a_run_that_is_longer_than_its_timeout_is_accepted_with_a_warning() -> None:
+    found = verdict(compute={"timeout": "80s"}, training={"epochs": 100})
+    assert found.is_accepted
+    (warning,) = found.report.of(Severity.WARNING)
+    assert warning.code == "takes_several_attempts"
+    assert re.findall(r"`([\w.]+):", warning.hint) == ["compute.timeout", "training.epochs"]
+    assert found.plan is not None
+    assert found.plan.executions > 1
+    assert f"in {found.plan.executions} executions" in warning.message
 
 
 def test_rows_that_are_set_aside_are_no_reason_where_the_plan_is() -> None:
@@ -157,6 +163,16 @@ def test_answers_that_cannot_be_told_apart_refuse_the_drop() -> None:
     assert not found.is_accepted
     assert found.error_counts == {"template_not_maskable": 12}
     assert verdict(data, chat=tiny.chat(tiny.REWRITING), training={"train_on": "all"}).is_accepted
+
+
+def test_answers_that_the_template_does_not_mark_refuse_the_drop() -> None:
+    of_greetings = tiny.MARKED.replace("== 'assistant' %}", "== 'assistant' and 'Hello' in message['content'] %}", 1)
+    data = [conversation("greet me", "Hello!"), *(conversation(f"one {i}", "first") for i in range(12))]
+    found = verdict(data, chat=tiny.chat(of_greetings))
+    assert not found.is_accepted
+    assert found.error_counts == {"template_marks_no_answer": 12}
+    assert [entry["line"] for entry in found.preview] == [1]
+    assert verdict(data, chat=tiny.chat(of_greetings), training={"train_on": "all"}).is_accepted
 
 
 def test_few_examples_are_accepted_with_a_warning() -> None:

@@ -42,6 +42,7 @@ def test_an_old_estimate_claims_no_range() -> None:
         ({"duration_s": 78, "duration_s_range": (29, 240)}, "about 78 s (29 s–4 min)"),
         ({"duration_s": 3000, "duration_s_range": (1500, 9000)}, "about 50 min (25 min–2.5 h)"),
         ({"duration_s": 9000, "duration_s_range": (7200, 36_000)}, "about 2.5 h (2.0–10.0 h)"),
+        ({"executions": 3}, "about 5 min (4–8 min) in 3 executions, $0.09"),
         ({"tokens": 850, "steps": 1}, "; 850 tokens in 1 step"),
         ({"tokens": 36_000}, "36 thousand tokens"),
         ({"tokens": 999_999}, "1.0 million tokens"),
