@@ -189,10 +189,11 @@ class ChatTokenizer:
         learned = [i for i in turns if _is_learned(example.messages[i])]
         template = self._template(example.tools)
         if template is not None and template.marks_answers:
-            if len(learned) == len(turns):
-                return whole.generated
-            if len(whole.generated) == len(turns):
-                return [span for i, span in zip(turns, whole.generated, strict=True) if i in learned]
+            marked = _marked(turns, learned, whole.generated)
+            if marked is not None:
+                if learned and not any(start < end for start, end in marked):
+                    raise Untemplatable("template_marks_no_answer")
+                return marked
         return [self._turn(example, i, whole.text) for i in learned]
 
     def _turn(self, example: Example, i: int, whole: str) -> Span:
@@ -259,6 +260,15 @@ def _numbered(tokenizer: Tokenizer, token: str | None) -> _Numbered | None:
 def _is_learned(message: Message) -> bool:
     """True for an assistant turn, unless it has weight 0."""
     return bool(message["role"] == "assistant" and message.get("weight", 1) != 0)
+
+
+def _marked(turns: list[int], learned: list[int], generated: list[Span]) -> list[Span] | None:
+    """What the template marks of the learned ones among the assistant's turns; None where that cannot be known."""
+    if len(learned) == len(turns):
+        return generated
+    if len(generated) == len(turns):
+        return [span for i, span in zip(turns, generated, strict=True) if i in learned]
+    return None
 
 
 def _within(offsets: list[Span], spans: list[Span]) -> list[bool]:

@@ -113,6 +113,19 @@ def test_marks_that_do_not_fit_the_turns_are_not_trusted() -> None:
     assert trained_text(chat(marks_last).encode(Example(conversation))) == "Rather 👋🏽.<|im_end|>"
 
 
+MARKS_THOUGHTS = tiny.MARKED.replace("message['content'] + '<|im_end|>'", "message['thoughts']").replace(
+    "{% endgeneration %}", "{% endgeneration %}{{ message['content'] + '<|im_end|>' }}"
+)
+"""It marks something else than the answers."""
+
+
+def test_a_conversation_of_which_the_template_marks_nothing_is_refused_unless_all_of_it_is_learned() -> None:
+    assert refusal(MARKS_THOUGHTS, TWO_ANSWERS).code == "template_marks_no_answer"
+    weighted = [TWO_ANSWERS[1], TWO_ANSWERS[2] | {"weight": 0}, TWO_ANSWERS[3], TWO_ANSWERS[4]]
+    assert refusal(MARKS_THOUGHTS, weighted).code == "template_marks_no_answer"
+    assert chat(MARKS_THOUGHTS).count([Example(TWO_ANSWERS)], "all") == [len(chat().encode(Example(TWO_ANSWERS)))]
+
+
 def test_earlier_answers_that_the_template_rewrites_cannot_be_told_apart() -> None:
     assert refusal(tiny.REWRITING, TWO_ANSWERS).code == "template_not_maskable"
     with pytest.raises(Untemplatable) as caught:
