@@ -46,6 +46,7 @@ TRICKY_ROWS: tuple[dict[str, Any], ...] = (
     {"prompt": [message("user", "q")], "completion": [message("assistant", "a")], "label": True},
     {"prompt": "q", "chosen": "a", "rejected": "b"},
     {"text": f"{CONTROL[0]} {{{{name}}}} a@b.de sk-{'a' * 40} 4111 1111 1111 1111 +49 170 1234567 \u2028\U0001f600"},
+    {"text": "12 4111 1111 1111 1111 123, DE89 3704 0044 0532 0130 00 BANK, x+10000000 eyJaaaaaaaa.eyJaaaaaaaa"},
     {"messages": "not a list", "text": "q", "": 0, "a/b~c": {"a": {"a": {}}}},
 )
 
@@ -73,6 +74,7 @@ def _table(delimiter: str) -> Iterator[bytes]:
         'prompt,completion\n"a ""b"",\nc",d\n\n1,"2\n',
         'messages,tools\n"[{""role"": ""user"", ""content"": ""q""}]",\r\n [1 ,{"a":[\r',
         "text,text\na,b,c\n",
+        "How do I reset it?,Press it.\nAnd then?,Wait.\n",
         "text, \ufeff\n\udcff,\0\n",
     ):
         yield text.replace(",", delimiter).encode("utf-8", "surrogateescape")
@@ -125,6 +127,7 @@ def _lines() -> Iterator[bytes]:
         yield (
             bytes([i]) + b'{"text":"a","text":"b"}\r\n \n{"text":"\\u0041\\\\"}\n{"text":"c"} {"text":"d"}\n{"text":1}'
         )
+        yield bytes([i]) + b"\n".join(b'{"text":"a","id":%s}' % (b"[" * n + b"]" * n) for n in (1, 99, 100, 1000))
 
 
 def seeds(target: str) -> list[bytes]:
