@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, cast
 
 from adaptml import protocol
-from adaptml.objects import ObjectGone, PinnedObject
 from adaptml.protocol import Change
 from adaptml.services import Services
 from adaptml.settings import Settings
@@ -22,6 +19,7 @@ from schemas.manifest import Manifest
 from schemas.run import Artifacts, DataFile, DatasetSummary, Metrics, Owner, Progress, Run, Source
 from schemas.run_states import RunState
 from tests.cloud import ARTIFACTS, DROPS, MODEL, PROJECT, chat_rows
+from tests.unit.bucket import Bucket
 from trainer.attempt import Attempt
 from trainer.train import train
 
@@ -30,42 +28,6 @@ WEIGHTS = "adapter_model.safetensors"
 
 class Killed(BaseException):
     """What `kill -9` is to the code that runs: nothing is done any more."""
-
-
-@dataclass
-class Bucket:
-    """Objects, as `ObjectStore` has them. Buckets are not told apart."""
-
-    objects: dict[str, bytes] = field(default_factory=dict)
-    fails: Callable[[str], bool] = lambda _: False
-    """Whether an upload of this name fails."""
-
-    def read(self, _: str, name: str, generation: int | None = None) -> bytes:
-        if name not in self.objects:
-            raise ObjectGone(name)
-        return self.objects[name]
-
-    def open(self, bucket: str, name: str, _: int) -> io.BytesIO:
-        return io.BytesIO(self.read(bucket, name))
-
-    def list(self, bucket: str, prefix: str = "") -> Iterator[PinnedObject]:
-        for name, body in list(self.objects.items()):
-            if name.startswith(prefix):
-                yield PinnedObject(bucket, name, 1, len(body), "", datetime.now(UTC))
-
-    def upload_new(self, _: str, name: str, path: Path) -> None:
-        if self.fails(name):
-            raise ConnectionError("the service does not answer")
-        self.objects.setdefault(name, path.read_bytes())
-
-    def copy_new(self, _: str, source: str, target: str) -> None:
-        self.objects.setdefault(target, self.objects[source])
-
-    def put_newer(self, *_: object) -> int:
-        return 1
-
-    def delete(self, _: str, name: str) -> None:
-        self.objects.pop(name, None)
 
 
 @dataclass

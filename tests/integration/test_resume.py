@@ -15,7 +15,8 @@ from schemas import layout
 from schemas.run_states import RunState
 from tests import tiny_model
 from tests.cloud import ARTIFACTS, eventually
-from tests.training import Bucket, Desk, kill, step_of, terminate
+from tests.training import Desk, kill, step_of, terminate
+from tests.unit.bucket import Bucket
 from trainer.attempt import Attempt
 from trainer.model import MODELS_DIR
 
@@ -54,6 +55,8 @@ def changed(**training: Any) -> dict[str, Any]:
     return PLAIN | {"training": PLAIN["training"] | training}
 
 
+EARLY = changed(max_steps=None, epochs=30, batch_size=12, learning_rate=0.5, early_stopping={"patience": 2})
+"""Two steps an epoch."""
 VARIANTS = {
     "packed": PLAIN,
     "several micro-batches": changed(packing=False),
@@ -61,9 +64,7 @@ VARIANTS = {
         max_steps=None, epochs=2, batch_size=7, lr_scheduler="linear"
     ),
     "bf16": PLAIN | {"method": "lora"},
-    "early stopping": changed(
-        max_steps=None, epochs=6, batch_size=12, learning_rate=0.5, early_stopping={"patience": 2}
-    ),
+    "early stopping": EARLY,
 }
 
 
@@ -78,6 +79,16 @@ def test_a_run_that_is_handed_over_twice_ends_with_the_same_bits(
     assert desk.attempt() == 0
     assert_same(desk, whole(**parts))
     assert (desk.run.attempt, desk.run.deaths) == (3, 0)
+
+
+def test_measurements_without_improvement_are_counted_across_attempts(whole: Callable[..., Desk]) -> None:
+    ended_at = whole(**EARLY).run.progress.step
+    assert ended_at < whole(**EARLY).run.progress.total_steps
+    desk = Desk(every_s=1000, **EARLY)
+    for at in (ended_at - 1, ended_at):  # after the first measurement that was no better; before the second
+        desk.attempt(at, terminate)
+    assert desk.attempt() == 0
+    assert_same(desk, whole(**EARLY))
 
 
 @pytest.mark.parametrize("at", [1, 4, 9])
@@ -196,19 +207,22 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_from(other: dict[str, A
 
 
 def test_uploads_that_fail_do_not_end_training(whole: Callable[..., Desk], caplog: pytest.LogCaptureFixture) -> None:
-    desk = Desk(bucket=Bucket(fails=lambda name: ".checkpoints" in name), **PLAIN)
+    def fail(name: str) -> None:
+        if ".checkpoints" in name:
+            raise ConnectionError
+
+    desk = Desk(bucket=Bucket(before_upload=fail), **PLAIN)
     assert desk.attempt() == 0
-    assert "the checkpoint of step 1 was not saved: ConnectionError at training.py" in caplog.text
+    assert "the checkpoint of step 1 was not saved: ConnectionError at test_resume.py" in caplog.text
     assert_same(desk, whole(**PLAIN))
 
 
 def test_an_attempt_that_is_told_while_it_measures_saves_the_step_before(whole: Callable[..., Desk]) -> None:
-    parts = VARIANTS["early stopping"]
-    desk = Desk(every_s=1000, **parts)
+    desk = Desk(every_s=1000, **EARLY)
     desk.attempt(2, lambda attempt: setattr(attempt, "alive", interrupting(attempt)))
     assert (desk.run.state, desk.run.checkpoint and desk.run.checkpoint.step) == (RunState.QUEUED, 2)
     assert desk.attempt() == 0
-    assert_same(desk, whole(**parts))
+    assert_same(desk, whole(**EARLY))
 
 
 def test_the_time_for_an_attempt_is_used_up(whole: Callable[..., Desk]) -> None:
