@@ -213,21 +213,21 @@ class _Folders:
     objects: ObjectStore
     bucket: str
     versions: dict[Adapter, dict[int, Files]]
-    staged: dict[tuple[str, int], Files]
-    """(run id, epoch) → what one execution uploaded."""
+    staged: dict[tuple[str, int, int], Files]
+    """(run id, epoch, task attempt) → what one execution uploaded."""
 
     @classmethod
     def scan(cls, objects: ObjectStore, bucket: str) -> _Folders:
         """Looks at the whole bucket."""
         versions: dict[Adapter, dict[int, Files]] = defaultdict(lambda: defaultdict(dict))
-        staged: dict[tuple[str, int], Files] = defaultdict(dict)
+        staged: dict[tuple[str, int, int], Files] = defaultdict(dict)
         for item in objects.list(bucket):
             if (version := layout.parse_version(item.name)) is not None:
                 tenant, name, number, file = version
                 versions[tenant, name][number][file] = item
             elif (upload := layout.parse_staged(item.name)) is not None:
-                run_id, epoch, file = upload
-                staged[run_id, epoch][file] = item
+                run_id, epoch, task_attempt, file = upload
+                staged[run_id, epoch, task_attempt][file] = item
         return cls(objects, bucket, versions, staged)
 
     def checksums(self, files: Files) -> dict[str, str] | None:
@@ -280,7 +280,7 @@ def _completed(folders: _Folders, claims: dict[Adapter, dict[int, VersionClaim |
             target = layout.version_prefix(run.tenant, run.name, number)
             artifacts = _artifacts(folders, files, sums, number, run, layout.uri(folders.bucket, target))
             return with_version(found, artifacts, _metrics(folders, files), files[CHECKSUMS].created_at)
-    files = folders.staged.get((run.run_id, run.epoch), {})
+    files = folders.staged.get((run.run_id, run.epoch, _task_attempt(run)), {})
     if (sums := folders.checksums(files)) is None:
         return found
     number = (
@@ -308,8 +308,12 @@ def _artifacts(
     folders: _Folders, files: Files, sums: dict[str, str], number: int, run: Run, uri: str | None
 ) -> Artifacts:
     size = sum(files[name].size for name in sums)
-    staged = layout.staging_prefix(run.tenant, run.name, run.run_id, run.epoch)
+    staged = layout.staging_prefix(run.tenant, run.name, run.run_id, run.epoch, _task_attempt(run))
     return Artifacts(version=number, staged=staged, uri=uri, size_bytes=size, sha256=sums)
+
+
+def _task_attempt(run: Run) -> int:
+    return run.owner.task_attempt if run.owner is not None else 0
 
 
 def _metrics(folders: _Folders, files: Files) -> Metrics:

@@ -116,9 +116,10 @@ def version_prefix(tenant: str, name: str, version: int) -> str:
     return f"{tenant}/{name}/v{version}/"
 
 
-def staging_prefix(tenant: str, name: str, run: str, epoch: int) -> str:
-    """Where one execution uploads before its version has a number, with the closing slash."""
-    return f"{tenant}/{name}/.staging/{run}/e{epoch}/"
+def staging_prefix(tenant: str, name: str, run: str, epoch: int, task_attempt: int) -> str:
+    """Where one task of one execution uploads before its version has a number, with the closing slash. Cloud Run may
+    begin a task anew: what the first one left must not be taken for the second one's."""
+    return f"{tenant}/{name}/.staging/{run}/e{epoch}t{task_attempt}/"
 
 
 def checkpoint_prefix(tenant: str, name: str, run: str) -> str:
@@ -132,10 +133,10 @@ def parse_version(name: str) -> tuple[str, str, int, str] | None:
     return (match[1], match[2], int(match[3]), match[4]) if match else None
 
 
-def parse_staged(name: str) -> tuple[str, int, str] | None:
-    """(run, epoch, file) of an object that an execution uploaded."""
-    match = re.fullmatch(r"[^/]+/[^/]+/\.staging/([^/]+)/e([0-9]{1,9})/(.+)", name)
-    return (match[1], int(match[2]), match[3]) if match else None
+def parse_staged(name: str) -> tuple[str, int, int, str] | None:
+    """(run, epoch, task attempt, file) of an object that an execution uploaded."""
+    match = re.fullmatch(r"[^/]+/[^/]+/\.staging/([^/]+)/e([0-9]{1,9})t([0-9]{1,9})/(.+)", name)
+    return (match[1], int(match[2]), int(match[3]), match[4]) if match else None
 
 
 AUDIT, DEAD_LETTERS = "_audit/", "_dead-letters/"

@@ -85,8 +85,9 @@ class Attempt:
 
     @property
     def staging(self) -> str:
-        """The prefix that only this execution uploads to."""
-        return layout.staging_prefix(self.run.tenant, self.run.name, self.run.run_id, self.run.epoch)
+        """The prefix that only this task of this execution uploads to."""
+        run = self.run
+        return layout.staging_prefix(run.tenant, run.name, run.run_id, run.epoch, self.owner.task_attempt)
 
     def carry_out(self, train: Callable[[Attempt], None]) -> int:
         """Runs the training and ends the run as it must; returns the exit status."""

@@ -65,3 +65,9 @@ def test_a_run_id_is_always_a_document_id(tenant: str, label: str, identity: str
 def test_bad_uris_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a gs:// URI"):
         layout.parse_uri(text)
+
+
+def test_a_task_that_is_begun_anew_uploads_to_a_folder_of_its_own() -> None:
+    prefixes = {layout.staging_prefix("acme", "bot", "acme-bot-1", epoch, task) for epoch in (1, 2) for task in (0, 1)}
+    assert len(prefixes) == 4
+    assert layout.parse_staged("acme/bot/.staging/acme-bot-1/e2t1/a/b.json") == ("acme-bot-1", 2, 1, "a/b.json")
