@@ -25,8 +25,8 @@ def publish_version(services: Services, run: Run) -> None:
     names = sorted(run.artifacts.sha256, key=lambda name: (name == CHECKSUMS, name))
     for name in names:
         services.objects.copy_new(bucket, run.artifacts.staged + name, target + name)
-    for name in names:
-        services.objects.delete(bucket, run.artifacts.staged + name)
-    for checkpoint in services.objects.list(bucket, layout.checkpoint_prefix(run.tenant, run.name, run.run_id)):
-        services.objects.delete(bucket, checkpoint.name)
+    # What attempts that died had uploaded goes, too, and the checkpoints: nobody goes on from them any more.
+    for prefix in (layout.staged_by, layout.checkpoint_prefix):
+        for item in services.objects.list(bucket, prefix(run.tenant, run.name, run.run_id)):
+            services.objects.delete(bucket, item.name)
     lifecycle.change(services, run.run_id, lambda r: succeed(r, layout.uri(bucket, target)))

@@ -64,11 +64,13 @@ def servers(ports: Ports, logs: Path) -> list[Part]:
         *python, "local.run_jobs", "--port", str(ports.jobs), "--logs", str(logs / "executions"),
         "--topic", topic("reconcile"), "--concurrency", os.environ["ADAPTML_GPU_QUOTA"],
     ]  # fmt: skip
+    # ADAPTML_FUNCTIONS_SOURCE puts others in their place, for tests of functions that die.
+    source = os.environ.get("ADAPTML_FUNCTIONS_SOURCE", str(ROOT / "functions" / "main.py"))
     functions = [
         Part(
             name,
             [
-                *python, "functions_framework", "--source", str(ROOT / "functions" / "main.py"), "--target", name,
+                *python, "functions_framework", "--source", source, "--target", name,
                 "--signature-type", "cloudevent", "--host", "127.0.0.1", "--port", str(port),
             ],
             port,

@@ -116,10 +116,15 @@ def version_prefix(tenant: str, name: str, version: int) -> str:
     return f"{tenant}/{name}/v{version}/"
 
 
+def staged_by(tenant: str, name: str, run: str) -> str:
+    """Where all executions of a run upload, with the closing slash."""
+    return f"{tenant}/{name}/.staging/{run}/"
+
+
 def staging_prefix(tenant: str, name: str, run: str, epoch: int, task_attempt: int) -> str:
     """Where one task of one execution uploads before its version has a number, with the closing slash. Cloud Run may
     begin a task anew: what the first one left must not be taken for the second one's."""
-    return f"{tenant}/{name}/.staging/{run}/e{epoch}t{task_attempt}/"
+    return f"{staged_by(tenant, name, run)}e{epoch}t{task_attempt}/"
 
 
 def checkpoint_prefix(tenant: str, name: str, run: str) -> str:

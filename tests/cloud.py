@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from adaptml.runs import RunStore
 from adaptml.services import Services
 from adaptml.settings import Settings
 from local import prerequisites
+from local.processes import family
 from schemas import layout
 from schemas.run import Run
 from schemas.run_states import RunState
@@ -76,12 +76,14 @@ class TestCloud:
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
         """One part stands still meanwhile: it keeps what it holds and answers nothing."""
-        pid = self.part(name)
-        os.kill(pid, signal.SIGSTOP)
+        standing = family([self.part(name)])
+        for process in standing:
+            process.suspend()
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            for process in standing:
+                process.resume()
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A client program with the environment of `.local/env`."""

@@ -18,6 +18,7 @@ from adaptml.services import Services
 from schemas.errors import Refused, problem
 from schemas.run import Checkpoint, Metrics, Progress
 from schemas.run_states import RunState
+from tests.crashing import crashing
 from trainer import attempt as attempt_module
 from trainer.attempt import Attempt
 
@@ -64,7 +65,7 @@ def train(attempt: Attempt) -> None:
 
 if __name__ == "__main__":
     logs.configure()
-    services = Services.from_env()
+    services = crashing("trainer", Services.from_env())
     planned = services.runs.get(os.environ["RUN_ID"])
     if planned.manifest and planned.manifest.labels.get("fault") == "die-first":
         die()
