@@ -7,7 +7,7 @@ LOCK := .venv/bin/uv pip compile -q --python-version 3.11 --no-header --no-emit-
 
 MODELS := .local/models
 
-.PHONY: demo test up down status check fuzz lint format unit integration e2e bench docs lock archive clean help
+.PHONY: demo test up down status check fuzz soak lint format unit integration e2e bench docs lock archive clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -46,8 +46,13 @@ check: $(READY)  ## check a drop before it is copied: make check DROP=folder
 	@$(PY) -m trainer.prepare --quiet --into $(MODELS)
 	@.venv/bin/adaptml check $(DROP) --models $(MODELS)
 
+soak: $(READY)  ## the long tests of what survives: 10,000 events for 500 drops, services that stand still for a minute
+	SOAK_DROPS=$(or $(DROPS),500) $(PY) -m pytest tests/integration/test_many_events.py
+	FREEZE_S=65 $(PY) -m pytest tests/integration/test_frozen.py
+
 bench: $(READY)  ## what is measured, each against its floor or a peer
 	$(PY) -m benchmarks.dispatch_latency
+	$(PY) -m benchmarks.growth
 	$(PY) -m benchmarks.dataset_check
 
 fuzz: $(READY)  ## a million inputs to all that reads what users send: make fuzz RUNS=1000000
