@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 REPORT_EVERY_S = 2.0
 """Least time between two progress writes. It grows with the run (`_REPORTS_AT_MOST`), so that writes stay bounded."""
 _REPORTS_AT_MOST = 200
+_POINTS_AT_ONCE = 1000
+"""A document of the curve holds 1 MiB."""
 GRACE_S = 10.0
 """Between SIGTERM and SIGKILL, in Cloud Run."""
 
@@ -170,6 +172,15 @@ class Attempt:
         pause_s = max(REPORT_EVERY_S, min(expected_s / _REPORTS_AT_MOST, 30.0))
         if time.monotonic() - self._last_report >= pause_s:
             self._flush_points(progress)
+
+    def catch_up(self, points: Points) -> None:
+        """Puts the points of what is gone on from into the loss curve that are not there: an attempt that was killed
+        had not told them yet, and a run that takes up another one has none. Raises Fenced."""
+        known = {point["step"] for point in self.services.runs.curve(self.run.run_id)}
+        missing = [point for point in points if "loss" in point and point["step"] not in known]
+        for start in range(0, len(missing), _POINTS_AT_ONCE):
+            self._points = missing[start : start + _POINTS_AT_ONCE]
+            self._flush_points(self.run.progress)
 
     def alive(self, save: Callable[[], None] = _nothing) -> None:
         """Says that the attempt goes on, where there is no step to finish first. Raises Fenced and Stopped."""

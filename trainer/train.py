@@ -88,7 +88,9 @@ def train(attempt: Attempt) -> None:
     where = f"training on {device.type}" + (f", from step {done.step}" if done.step else "")
     attempt.enter(RunState.TRAINING, where, dataset=summary, progress=progress)
     metrics_log = MetricsLog(folder, done.points)
-    if not done.points:
+    if done.points:
+        attempt.catch_up(done.points)
+    else:
         metrics_log.evaluation(step=0, loss=done.loss_before)
     loop_started = time.monotonic()
     steps = range(done.step, done.step if done.is_over else total_steps)
