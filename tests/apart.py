@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from local.processes import family
 from tests.cloud import TestCloud
+from tests.crashing import FOLDER
 
 
 @contextmanager
@@ -17,24 +16,13 @@ def cloud_apart(home: Path, **settings: str) -> Iterator[TestCloud]:
     """Starts one; the environment names the shared one again afterwards."""
     before = dict(os.environ)
     started = None
+    crashes = home / "crashes"
+    crashes.mkdir()
     try:
-        started = TestCloud.start(home, **settings)
+        started = TestCloud.start(home, **{FOLDER: str(crashes)}, **settings)
         yield started
     finally:
         if started is not None:
             started.stop()
         os.environ.clear()
         os.environ.update(before)
-
-
-@contextmanager
-def standing_still(cloud: TestCloud, part: str) -> Iterator[None]:
-    """One part does nothing meanwhile, nor does any process that it started."""
-    members = family([cloud.part(part)])
-    for process in members:
-        process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in members:
-            process.send_signal(signal.SIGCONT)

@@ -15,7 +15,7 @@ from google.cloud import firestore
 from adaptml.rebuild import plan
 from schemas.run import Run
 from schemas.run_states import RunState
-from tests.apart import cloud_apart, standing_still
+from tests.apart import cloud_apart
 from tests.cloud import ARTIFACTS, PROJECT, TestCloud, chat_rows, eventually, manifest
 
 S = RunState
@@ -87,7 +87,7 @@ def test_runs_come_back_as_they_were_and_open_ones_reach_their_ends(cloud: TestC
         settled(cloud, run_id)
     firestore.Client(project=PROJECT).collection("tenants").document("acme").update({"limits.max_running": 3})
 
-    with standing_still(cloud, "reconcile"):
+    with cloud.frozen("reconcile"):
         staged = start(cloud, "staged", fault="die-staged")
         cloud.wait(staged, S.EVALUATING)
         eventually(lambda: any(name.endswith("SHA256SUMS") for name in cloud.names("acme/staged/.staging/")))
