@@ -84,7 +84,8 @@ class Decisions:
         return Run(
             run_id=run_id, state=RunState.RECEIVED, state_reason="", tenant=TENANT, name=NAME,
             source=Source(bucket="b"), manifest=Manifest.model_validate(manifest),
-            created_at=NOW, updated_at=NOW, state_since=NOW, estimate=Estimate(gpu_memory_gb=1.0, duration_s=1.0, cost_usd=0.5),
+            created_at=NOW, updated_at=NOW, state_since=NOW,
+            estimate=Estimate(gpu_memory_gb=1.0, duration_s=1.0, cost_usd=0.5),
         )  # fmt: skip
 
     def _advance(self, store: RunStore, run_id: str) -> Any:
