@@ -72,6 +72,7 @@ def refuse_if_lost(services: Services, run: Run) -> None:
         is_lost = services.runs.find(run.run_id) is None
     else:
         is_lost = services.runs.is_empty() and any(services.objects.list(bucket, layout.AUDIT))
+        is_lost = is_lost and services.runs.is_empty()  # between the two looks the very first run may have come
     if is_lost:
         raise Lost(f"{run.run_id} is not taken in: runs are missing in Firestore; see `adaptml rebuild`")
 
