@@ -68,10 +68,15 @@ def test_every_entry_point_answers_from_the_archive_alone(cloud: TestCloud, unpa
     finalized = "google.cloud.storage.object.v1.finalized"
     published = "google.cloud.pubsub.topic.v1.messagePublished"
     events = {
-        "intake": (finalized, {"bucket": DROPS, "name": "acme/x/STATUS.json", "generation": "1"}),
-        "requests": (published, {"message": {"data": "e30="}}),
+        "intake": (
+            finalized,
+            {"bucket": DROPS, "name": "acme/x/STATUS.json", "generation": "1", "timeCreated": "2026-11-25T01:00:00Z"},
+        ),
+        "requests": (published, {"message": {"data": "e30=", "messageId": "1"}}),
+        "commands": (published, {"message": {"data": "e30=", "messageId": "2"}}),
         "dispatch": (published, {"message": {"data": "eyJydW5faWQiOiAibm9uZSIsICJhdHRlbXB0IjogMX0="}}),
         "reconcile": (published, {"message": {"data": "e30="}}),
+        "undelivered": (published, {"message": {"data": "e30=", "messageId": "3", "attributes": {}}}),
     }
     assert set(events) == set(TOPOLOGY.functions)
     for target, (event_type, data) in events.items():
