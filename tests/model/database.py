@@ -9,7 +9,7 @@ trees, in one go or one reading at a time; the real code is asked only where a t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -24,7 +24,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ABSENT = 0
 Database = tuple[int, ...]
 """Number of the content of each document, by the document's place."""
-Op = tuple[Hashable, ...]
+Op = tuple[Any, ...]
+"""A word, the run, and whatever the call goes by; all of it hashable."""
 
 
 class Documents:
@@ -175,7 +176,7 @@ class Calls:
     def _work_out(self, op: Op, before: dict[int, int], db: Database) -> None:
         """Lets the real code go on from what it has read, on this database, and adds the branch to its tree."""
         client = _Client(self.documents, db, before)
-        outcome = self._perform(RunStore(client, lambda: NOW), op)  # type: ignore[arg-type]
+        outcome = self._perform(RunStore(client, lambda: NOW), op)
         table: dict[Any, int] = self._roots
         key: Any = op
         read: dict[int, int] = {}

@@ -14,6 +14,7 @@ from adaptml.runs import RunStore
 from adaptml.settings import Settings
 from functions import dispatcher, intake, reconciler
 from functions.reconciler import Apply, FinishCommit, Nothing, Step, StopExecution, TakeFurther
+from schemas.errors import problem
 from schemas.manifest import Manifest
 from schemas.run import Artifacts, Checkpoint, Estimate, Metrics, Owner, Run, Source
 from schemas.run_states import IllegalChange, RunState
@@ -106,7 +107,7 @@ class Decisions:
         return store.change(run_id, lambda r: protocol.dispatched(r, epoch, execution_of(epoch, number)))
 
     def _refuse(self, store: RunStore, run_id: str, epoch: int) -> Any:
-        failed = protocol.fail(dispatcher.problem("job_start_refused", cause=""))
+        failed = protocol.fail(problem("job_start_refused", cause=""))
         return store.change(run_id, lambda r: failed if dispatcher._is_unstarted(r, epoch) else None)
 
     # Trainer

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from tests.model import properties
 from tests.model.ablations import removed
 from tests.model.properties import Properties
-from tests.model.world import Kind, Model, Scene, World
+from tests.model.state import Kind, Scene, World
+from tests.model.world import Model
 
 
 @dataclass

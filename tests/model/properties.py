@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from schemas.run_states import RunState
 from tests.model.database import ABSENT, Database
 from tests.model.decisions import name_of
-from tests.model.world import Facts, Model, World
+from tests.model.state import Facts, World
+from tests.model.world import Model
 
 COMMITTED_TWICE = "a run has two versions"
 MIXED = "a version holds what another execution wrote, or too little"

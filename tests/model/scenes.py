@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tests.model import properties
 from tests.model.decisions import Bounds
-from tests.model.world import Scene
+from tests.model.state import Scene
 
 IS_NIGHTLY = "ADAPTML_MODEL_NIGHTLY"
 """Set: larger bounds, for minutes instead of seconds."""
@@ -34,7 +34,7 @@ SCENES: dict[str, Scene] = {
 NIGHTLY: dict[str, Scene] = {
     "one run, three faults": Scene(faults=3, bounds=Bounds(max_attempts=2, dispatch_limit=3, gpu_quota=1)),
     "one run that is cancelled, two faults": Scene(faults=2, cancels=1),
-    "two reconcilers, a cancel, two faults": replace(WAITING, faults=2, cancels=1, reconcilers=2),
+    "two reconcilers, two faults": replace(WAITING, faults=2, reconcilers=2),
     "Cloud Run retries tasks, two faults": Scene(faults=2, max_retries=1, cancels=1),
     "two runs for one GPU, two faults": replace(WAITING, runs=2, faults=2),
     "two runs on two GPUs, a cancel, one fault": replace(WAITING, runs=2, cancels=1, bounds=TWO_GPUS),

@@ -9,7 +9,7 @@ import pytest
 from tests.model import properties
 from tests.model.explore import explore
 from tests.model.scenes import ONE, WAITING, Ablation, ablations, scenes
-from tests.model.world import Scene
+from tests.model.state import Scene
 
 
 @pytest.mark.parametrize("scene", scenes().values(), ids=scenes())
