@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 
 from cloudevents.http import CloudEvent
 
@@ -13,7 +14,8 @@ from schemas.topology import TOPOLOGY
 def pubsub_message(event: CloudEvent) -> Message:
     """The Pub/Sub message in a `messagePublished` event; one of a dead-letter topic under the topic that it was
     published to first."""
-    topic = str(event["source"]).rpartition("/topics/")[2]
+    found = re.search("/topics/([A-Za-z0-9._~+%-]+)$", str(event["source"]))
+    topic = found[1] if found else "unknown"
     message = event.data["message"]
     return Message(
         topic=TOPOLOGY.dead_letter_topics.get(topic, topic),

@@ -98,6 +98,7 @@ def test_a_message_is_kept_whole() -> None:
         ("run-ready-dead", "run-ready"),
         (f"{TOPOLOGY.storage_topic}-dead", TOPOLOGY.storage_topic),
         ("run-ready", "run-ready"),
+        ("a/b", "unknown"),
     ],
 )
 def test_a_dead_letter_goes_by_the_topic_that_it_was_published_to(topic: str, first: str) -> None:
