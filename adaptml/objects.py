@@ -85,7 +85,8 @@ class ObjectStore:
         except PreconditionFailed:
             return
         except NotFound as error:
-            raise ObjectGone(source) from error
+            if blobs.get_blob(target) is None:  # else somebody else has copied it meanwhile, and emptied the source
+                raise ObjectGone(source) from error
 
     def put_new(self, bucket: str, name: str, body: bytes, content_type: str = "application/json") -> bool:
         """Writes to a name that must not exist. False, and nothing is written, when there is an object already."""
