@@ -58,6 +58,9 @@ bench: $(READY)  ## what is measured, each against its floor or a peer
 fuzz: $(READY)  ## a million inputs to all that reads what users send: make fuzz RUNS=1000000
 	$(PY) -m tests.fuzz --runs $(or $(RUNS),100000)
 
+simulate: $(READY)  ## schedules of faults over simulated services, as each night: make simulate N=100000
+	$(PY) -m tests.simulation --schedules $(or $(N),10000) --jobs $(or $(JOBS),2)
+
 docs: $(READY)  ## the documents that are generated
 	$(PY) -m docs.generate
 

@@ -20,6 +20,7 @@ from functions.reconciler import Wakeup
 from schemas.layout import DropPath, ObjectRole
 from schemas.messages import RunCommand, RunReady, RunRequest
 from tests.simulation import cloud_run, firestore, pubsub, storage
+from tests.simulation.storage import Held
 from tests.simulation.training import Trainers
 from tests.simulation.world import World
 
@@ -63,9 +64,9 @@ class Cloud:
         jobs = cloud_run.CloudRun(world, lambda environment: trainers.run(environment))
         services = Services(
             settings=settings,
-            runs=RunStore(firestore.Client(database), world.local_now),  # type: ignore[arg-type]
-            objects=ObjectStore(storage.Client(objects)),  # type: ignore[arg-type]
-            bus=Bus(pubsub.Publisher(topics), settings.project),  # type: ignore[arg-type]
+            runs=RunStore(firestore.Client(database), world.local_now),
+            objects=ObjectStore(storage.Client(objects)),
+            bus=Bus(pubsub.Publisher(topics), settings.project),
             jobs=jobs,  # type: ignore[arg-type]
             now=world.local_now,
         )
@@ -111,7 +112,7 @@ class Cloud:
     def _tenant_of(self, run_id: str) -> str:
         return str(self.document("runs", run_id).get("tenant", ""))
 
-    def _finalized(self, held: storage.Held) -> None:
+    def _finalized(self, held: Held) -> None:
         path = DropPath.parse(held.bucket, held.name) if held.bucket == DROPS else None
         if path is None or path.role is ObjectRole.IGNORED:
             return  # functions/bucket_events.py does nothing with these, and there are many of them

@@ -42,6 +42,7 @@ class Written:
 
 
 Observer = Callable[[list[Written]], None]
+Tell = Callable[[list["Snapshot"], Any, Any], None]
 
 
 @dataclass
@@ -243,7 +244,7 @@ class Document:
         batch.update(self, fields, option)
         batch.commit()
 
-    def on_snapshot(self, tell: Callable[[list[Snapshot], Any, Any], None]) -> Watch:
+    def on_snapshot(self, tell: Tell) -> Watch:
         """Tells of the document now and after each change."""
         return Watch(self._database, self, tell)
 

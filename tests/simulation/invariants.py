@@ -10,6 +10,7 @@ from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
+from adaptml.jobs import ExecutionState
 from adaptml.publishing import CHECKSUMS
 from schemas import layout
 from schemas.run_states import TRANSITIONS, RunState
@@ -17,10 +18,10 @@ from tests.simulation import cloud_run, storage
 from tests.simulation.cloud import ARTIFACTS, DROPS, Cloud
 from tests.simulation.firestore import Stored, Written
 from tests.simulation.scenario import Asked
-from tests.simulation.training import SimulatedFailure
+from tests.simulation.training import SimulatedError
 
 _VERSION = re.compile(r"([^/]+)/([^/]+)/v(\d+)/(.+)")
-_EXPECTED = (GoogleAPICallError, RetryError, TimeoutError, SimulatedFailure)
+_EXPECTED = (GoogleAPICallError, RetryError, TimeoutError, SimulatedError)
 _CENT = 1e-4
 _STATES = {state.value: state for state in RunState}
 _ATTEMPTS = frozenset(state for state in RunState if state.is_attempt)
@@ -169,7 +170,8 @@ class Invariants:
             self.broken(f"{writer.name}, which does not own {run_id}, changes {sorted(changed)}")
 
     def _pool_written(self, written: Written) -> None:
-        before, after = (written.before or {}).get("slots", {}), written.after.get("slots", {})
+        before = written.before.get("slots", {}) if written.before else {}
+        after = written.after.get("slots", {})
         taken = [slot for run_id, slot in after.items() if run_id not in before]
         if not taken:
             return
@@ -373,8 +375,7 @@ class Invariants:
             self.broken(f"{run_id} is {run['state']} without a reason")
         if run["state"] == "FAILED" and code == "attempts_exhausted":
             bad = sum(
-                one.task_attempt
-                + (one.state is not cloud_run.ExecutionState.SUCCEEDED or one.gave_up or one.is_forgotten)
+                one.task_attempt + (one.state is not ExecutionState.SUCCEEDED or one.gave_up or one.is_forgotten)
                 for one in self._executions_of(run_id)
             )
             if bad < run["deaths"]:

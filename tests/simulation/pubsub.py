@@ -1,4 +1,4 @@
-"""Pub/Sub and Eventarc in memory: at least once, in no order, again after an error, and in the end to the dead letters."""
+"""Pub/Sub and Eventarc in memory: at least once, in no order, again after an error, in the end to the dead letters."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Function:
     max_deliveries: int
     is_serial: bool = False
     dead_letters: list[Any] = field(default_factory=list)
-    raised: Callable[[str, BaseException], None] = lambda *_: None
+    raised: Callable[[str, BaseException], None] | None = None
     given_up: Callable[[Any], None] = lambda _: None
     """The dead-letter topic."""
     _busy: int = 0
@@ -95,7 +95,7 @@ class Function:
 
     def _ended(self, process: Process, delivery: Delivery) -> None:
         self._release()
-        if process.end is End.RAISED:
+        if process.end is End.RAISED and self.raised is not None:
             self.raised(process.name, process.result)
         if process.end is End.DONE:
             delivery.is_taken = True

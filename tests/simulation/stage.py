@@ -23,10 +23,11 @@ from pydantic import BaseModel
 
 from adaptml import lifecycle, report, runs
 from adaptml.dataset.check import DataSource
-from adaptml.verdict import Verdict
+from adaptml.verdict import Verdict, check_drop
 from functions import intake
 from schemas.errors import Refused
 from schemas.manifest import Manifest
+from schemas.manifest_reading import parse_inline, parse_manifest
 from schemas.run import DatasetSummary, Estimate, Run, Source
 from tests.simulation.firestore import Stored
 from tests.simulation.world import World
@@ -89,7 +90,7 @@ def installed() -> Iterator[None]:
         stack.enter_context(mock.patch.object(intake, "parse_manifest", _parse_manifest))
         stack.enter_context(mock.patch.object(intake, "parse_inline", _parse_inline))
         stack.enter_context(mock.patch.object(intake, "check_drop", _check_drop))
-        stack.enter_context(mock.patch.object(intake, "_tokenizers", lambda *_: lambda _: None))
+        stack.enter_context(mock.patch.object(intake, "_tokenizers", _no_tokenizers))
         stack.enter_context(mock.patch.object(runs, "Run", _ReadOnce))
         for module in (lifecycle, report):
             stack.enter_context(mock.patch.object(module, "json", _Json))
@@ -205,8 +206,12 @@ def _of_bytes(source: DataSource, body: bytes) -> DataSource:
     return DataSource(source.name, source.role, source.size, lambda: contextlib.nullcontext(io.BytesIO(body)))
 
 
-_parse_manifest, _parse_inline = _remembered(intake.parse_manifest), _remembered(intake.parse_inline)
-_check_drop = _checked(intake.check_drop)
+_parse_manifest, _parse_inline = _remembered(parse_manifest), _remembered(parse_inline)
+_check_drop = _checked(check_drop)
+
+
+def _no_tokenizers(*_: object) -> Callable[..., None]:
+    return lambda _: None
 
 
 class _Json:

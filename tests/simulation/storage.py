@@ -170,7 +170,7 @@ class Blob:
             self._storage.world.lose()
 
     def _write(self, what: str, put: Callable[[], Held]) -> Held:
-        """Like the real client, this repeats a conditional write whose answer was lost: then its own write refuses it."""
+        """Like the real client, this repeats a conditional write whose answer was lost; its own write refuses it."""
         world = self._storage.world
         fate = self._storage.reached(what, self.bucket.name, self.name)
         held = put()

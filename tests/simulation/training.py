@@ -20,7 +20,7 @@ from trainer.attempt import Attempt
 FAULTS = ("dies", "dies", "hangs", "raises", "dies uploading")
 
 
-class SimulatedFailure(Exception):
+class SimulatedError(Exception):
     """What a training raises that fails."""
 
 
@@ -95,7 +95,7 @@ class Trainers:
             self.world.die()
         if fault == "hangs":
             self.world.hang()
-        raise SimulatedFailure
+        raise SimulatedError
 
     def _save(self, attempt: Attempt, step: int) -> None:
         run, bucket = attempt.run, self.services.settings.artifacts_bucket
