@@ -178,19 +178,19 @@ class Checkpoints:
         """Deletes what is older than the last two. Other runs' checkpoints are theirs to delete."""
         if step is None:
             return
-        for kept in self._listed():
+        for kept in self._listed(self._prefix):
             if kept.step < step:
                 self._objects.delete(self._bucket, kept.object)
 
     def _candidates(self) -> list[Kept]:
-        """Newest first."""
-        found = {kept.object: kept for kept in self._listed()}
+        """This run's own and those beside the one that its document names, which may be another run's. Newest first."""
+        found = {kept.object: kept for kept in self._listed(self._prefix)}
         known = self._attempt.run.checkpoint
         if known is not None and (named := Kept.parse(known.object, known.saved_at)) is not None:
-            found.setdefault(named.object, named)
+            beside = self._listed(named.object.rpartition("/")[0] + "/")
+            found |= {kept.object: kept for kept in (named, *beside)}
         return sorted(found.values(), key=lambda kept: (kept.step, kept.epoch), reverse=True)
 
-    def _listed(self) -> list[Kept]:
-        """This run's own."""
-        found = self._objects.list(self._bucket, self._prefix)
+    def _listed(self, prefix: str) -> list[Kept]:
+        found = self._objects.list(self._bucket, prefix)
         return [kept for item in found if (kept := Kept.parse(item.name, item.created_at)) is not None]

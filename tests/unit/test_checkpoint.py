@@ -234,6 +234,13 @@ def test_the_checkpoint_of_the_run_that_is_taken_up_lies_elsewhere() -> None:
     assert step(go_on(new)) == 8
 
 
+def test_where_the_checkpoint_that_was_promised_is_damaged_the_one_before_it_is_taken() -> None:
+    old = Desk.of()
+    trained(old.checkpoints(), 3, 4)
+    old.bucket.objects[old.told[-1].object] += b"!"
+    assert step(go_on(Desk.of(old.bucket, run_id="r2", checkpoint=old.told[-1]))) == 3
+
+
 @pytest.mark.parametrize("lost", ["deleted", "damaged", "of another training"])
 def test_what_was_promised_and_is_lost_fails_the_run(lost: str, caplog: pytest.LogCaptureFixture) -> None:
     old = Desk.of()
