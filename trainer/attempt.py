@@ -28,9 +28,9 @@ from schemas.run_states import RunState
 
 log = logging.getLogger(__name__)
 
-REPORT_EVERY_S = 2.0
-"""Least time between two progress writes. It grows with the run (`_REPORTS_AT_MOST`), so that writes stay bounded."""
-_REPORTS_AT_MOST = 200
+REPORT_EVERY_S, REPORT_AT_LEAST_EVERY_S = 2.0, 60.0
+"""Between two progress writes. It grows with the run (`REPORTS`), so that what a run writes stays bounded."""
+REPORTS = 200
 _POINTS_AT_ONCE = 1000
 """A document of the curve holds 1 MiB."""
 GRACE_S = 10.0
@@ -57,7 +57,8 @@ class Attempt:
         self._checkpoint: Checkpoint | None = None
         self._stopping: str | None = None
         timeout_s = self.manifest.compute.timeout_s
-        self._killed_at = (time.monotonic() if began is None else began) + timeout_s
+        self._began = time.monotonic() if began is None else began
+        self._killed_at = self._began + timeout_s
         self._leave_at = self._killed_at - leave_before_s(timeout_s)
 
     @classmethod
@@ -168,9 +169,9 @@ class Attempt:
         """Notes progress and a point of the loss curve; written every few seconds. Raises Fenced."""
         if point is not None:
             self._points.append(point)
-        expected_s = self.manifest.compute.timeout_s if progress.eta_s is None else progress.eta_s
-        pause_s = max(REPORT_EVERY_S, min(expected_s / _REPORTS_AT_MOST, 30.0))
-        if time.monotonic() - self._last_report >= pause_s:
+        now = time.monotonic()
+        left_s = self.manifest.compute.timeout_s if progress.eta_s is None else progress.eta_s
+        if now - self._last_report >= pause_between_reports(now - self._began + left_s):
             self._flush_points(progress)
 
     def catch_up(self, points: Points) -> None:
@@ -231,6 +232,12 @@ class Attempt:
             lifecycle.change(self.services, self.run.run_id, decide)
         except Fenced as fenced:
             log.info("leaving %s: %s", self.run.run_id, fenced)
+
+
+def pause_between_reports(expected_s: float) -> float:
+    """Seconds between two progress writes of an attempt that takes this long in all: `REPORTS` of them, unless that
+    were more than one every 2 s or fewer than one a minute."""
+    return max(REPORT_EVERY_S, min(expected_s / REPORTS, REPORT_AT_LEAST_EVERY_S))
 
 
 def describe(error: BaseException) -> str:
