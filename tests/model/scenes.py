@@ -23,6 +23,7 @@ SCENES: dict[str, Scene] = {
     "two reconcilers, one fault": replace(WAITING, reconcilers=2),
     "Cloud Run retries tasks, one fault": Scene(faults=1, max_retries=1),
     "two runs for one GPU, one fault": replace(WAITING, runs=2),
+    "two runs for one GPU, one is cancelled": replace(WAITING, runs=2, faults=0, cancels=1),
     "two runs on two GPUs, one fault": replace(WAITING, runs=2, dispatchers=1, bounds=TWO_GPUS),
     "late reconciler, one fault": replace(WAITING, apart=frozenset({"see"})),
     "late announcements, one fault": replace(WAITING, dispatchers=1, apart=frozenset({"announce"})),
