@@ -27,11 +27,12 @@ def fill(services: Services) -> None:
     """
     for accelerator in quota.ACCELERATORS:
         while (run := _claim_next(services, accelerator)) is not None:
-            start(services, run)
+            if run.state is RunState.STARTING:
+                start(services, run)
 
 
 def _claim_next(services: Services, accelerator: str) -> Run | None:
-    """A run that holds a GPU now; None when there is nothing to start."""
+    """A run that holds a GPU now, or that ended instead of getting one; None when there is nothing to start."""
     default = services.settings.gpu_quota
     pool = services.runs.pool(accelerator)
     if not quota.free_slots(pool, default):
@@ -42,7 +43,7 @@ def _claim_next(services: Services, accelerator: str) -> Run | None:
             claimed = lifecycle.claim(services, head.run_id)
         except UnknownRun:
             continue
-        if isinstance(claimed, Run) and claimed.state is RunState.STARTING:
+        if isinstance(claimed, Run):
             return claimed
         if isinstance(claimed, Wait) and not claimed.is_personal:
             return None

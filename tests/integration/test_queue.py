@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from google.cloud import firestore
 
+from schemas.messages import RunReady
 from schemas.run import Run
 from schemas.run_states import RunState
 from tests.cloud import PROJECT, TestCloud, chat_rows, eventually, manifest
@@ -129,3 +130,16 @@ def test_a_gpu_whose_holder_was_deleted_by_hand_is_found_again(cloud: TestCloud,
     eventually(lambda: run_id not in cloud.services.runs.pool("nvidia-l4").slots)
     assert run.execution is not None
     assert cloud.wait(start(cloud, "forgetful", "next"), S.SUCCEEDED).state is S.SUCCEEDED
+
+
+def test_a_run_that_ends_instead_of_starting_lets_the_next_one_start(cloud: TestCloud, no_gpu: None) -> None:
+    with cloud.frozen("reconcile"):
+        first, second = start(cloud, "patient", "first"), start(cloud, "patient", "second")
+        for run_id in (first, second):
+            cloud.wait(run_id, S.QUEUED)
+        oldest = min((first, second), key=lambda run_id: cloud.services.runs.get(run_id).created_at)
+        firestore.Client(project=PROJECT).collection("runs").document(oldest).update({"cancel_requested": True})
+        more_gpus()
+        cloud.services.bus.publish("run-ready", RunReady(run_id=oldest, attempt=1))
+        assert cloud.wait(oldest, S.CANCELLED).state is S.CANCELLED
+        assert cloud.wait(({first, second} - {oldest}).pop(), S.SUCCEEDED).state is S.SUCCEEDED
