@@ -123,8 +123,9 @@ class Functions(Core):
             if "claim" in self.scene.without:
                 taken = t._replace(at="note", held=-1)
             self._changed(w, t, taken, db, label, Kind.OWN, out)
-        elif db != w.db:  # it ended instead: `fill` tries the other tenants, and stops
-            self._changed(w, t, None, db, label, Kind.OWN, out)
+        elif db != w.db:  # it ended instead: `fill` looks again
+            looks = Thread("dispatcher", "look", is_called=t.is_called)
+            self._changed(w, t, looks, db, label, Kind.OWN, out)
         else:
             kind = Kind.OWN if t.is_called else Kind.IDLE
             out.append((f"{label}: it no longer waits, or no GPU is free", kind, replaced(w, t, None)))
