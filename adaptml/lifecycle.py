@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
@@ -89,7 +90,7 @@ def announce(services: Services, run: Run) -> None:
             services.bus.publish("run-ready", RunReady(run_id=run.run_id, attempt=run.attempt))
         for event in events:
             services.bus.publish("run-events", _message(event), run_id=run.run_id, tenant=run.tenant)
-        write_beside_drop(services, run)
+        write_beside_drop(services, run, events)
         write_audit(services, run, events)
         services.runs.mark_announced(run.run_id, run.revision)
     except (GoogleAPICallError, RetryError, TimeoutError) as error:
@@ -109,14 +110,19 @@ def write_audit(services: Services, run: Run, events: list[Event]) -> None:
             services.objects.put_new(services.settings.artifacts_bucket, name, entry.model_dump_json().encode())
 
 
-def write_beside_drop(services: Services, run: Run) -> None:
-    """STATUS.json, and REJECTED.md for a drop that was refused: for a person who only has gsutil."""
-    put_beside_drop(services, run, layout.STATUS, status_json(run), "application/json")
-    if run.state in {RunState.REJECTED, RunState.EXPIRED}:
+def write_beside_drop(services: Services, run: Run, events: Sequence[Event] = ()) -> None:
+    """STATUS.json, and REJECTED.md for a drop that was refused: for a person who only has gsutil.
+
+    REJECTED.md is about the folder's newest run. It is written before STATUS.json, so that whoever finds that a newer
+    run has told already can take back what would mislead now. An older run that is tried again leaves it alone.
+    """
+    is_refused = run.state in {RunState.REJECTED, RunState.EXPIRED}
+    if is_refused:
         put_beside_drop(services, run, layout.REJECTED, rejection_report(run), "text/markdown")
-    elif run.state in {RunState.QUEUED, RunState.VALIDATED}:
-        # The drop was mended: what an older manifest was refused for would only mislead.
-        services.objects.delete(run.source.bucket, _beside(run, layout.REJECTED))
+    is_newest = put_beside_drop(services, run, layout.STATUS, status_json(run), "application/json") is not None
+    is_mended = any(event.to_state in {RunState.QUEUED, RunState.VALIDATED} for event in events)
+    if (is_refused and not is_newest) or (is_mended and is_newest):
+        services.objects.delete_older(run.source.bucket, _beside(run, layout.REJECTED), _order(run))
 
 
 def put_beside_drop(services: Services, run: Run, file: str, body: str, content_type: str) -> int | None:

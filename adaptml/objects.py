@@ -118,6 +118,20 @@ class ObjectStore:
             return int(blob.generation)
         return None
 
+    def delete_older(self, bucket: str, name: str, order: str) -> None:
+        """Deletes what `put_newer` wrote, unless it has a higher `order`; fine when there is nothing."""
+        for _ in range(5):
+            present = self._client.bucket(bucket).get_blob(name)
+            if present is None or (present.metadata or {}).get(ORDER, "") > order:
+                return
+            try:
+                self._client.bucket(bucket).blob(name).delete(if_generation_match=present.generation)
+            except PreconditionFailed:
+                continue
+            except NotFound:
+                pass
+            return
+
     def delete(self, bucket: str, name: str) -> None:
         """Deletes the newest generation; fine when there is none."""
         try:

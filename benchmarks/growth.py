@@ -49,6 +49,7 @@ CLASS_A, CLASS_B = "objects written or listed", "objects read"
 OPERATIONS = {
     "pin": [CLASS_B], "read": [CLASS_B], "open": [CLASS_B], "list": [CLASS_A], "upload_new": [CLASS_A],
     "copy_new": [CLASS_B, CLASS_A], "put_newer": [CLASS_B, CLASS_A], "put_new": [CLASS_A],
+    "delete_older": [CLASS_B],
 }  # fmt: skip
 
 

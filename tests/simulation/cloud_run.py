@@ -37,6 +37,8 @@ class Hazards:
     """Share of ends that the log sink tells of."""
     forgotten: float = 0.0
     """Cloud Run says that there is no such execution, while it goes on: what seems dead is not always dead."""
+    unanswered: float = 0.0
+    """RunJob does what it should, and nobody is told."""
     denied: float = 0.0
     """RunJob is refused for good."""
     task_retries: int = 0
@@ -96,6 +98,9 @@ class CloudRun:
         if world.chance(self.hazards.denied):
             world.note("cloud run", "denies", run_id)
             raise PermissionDenied("simulated")
+        if world.chance(self.hazards.unanswered):
+            world.note("cloud run", "does not answer for", run_id)
+            fate = Fate.LOST
         late = 150.0 if world.chance(self.hazards.listed_late) else 1.0
         name = f"x{len(self.executions) + 1}"
         listed_s = world.time + late * world.random.random()

@@ -17,7 +17,7 @@ from schemas.run_states import TRANSITIONS, RunState
 from tests.simulation import cloud_run, storage
 from tests.simulation.cloud import ARTIFACTS, DROPS, Cloud
 from tests.simulation.firestore import Stored, Written
-from tests.simulation.scenario import Asked
+from tests.simulation.scenario import FAULTS_END_S, Asked
 from tests.simulation.training import SimulatedError
 
 _VERSION = re.compile(r"([^/]+)/([^/]+)/v(\d+)/(.+)")
@@ -125,6 +125,8 @@ class Invariants:
             step = (after["checkpoint"] or {}).get("step", 0)
             if step <= (before["resumed_step"] or 0):
                 self.broken(f"an attempt at {run_id} came to nothing and is not counted")
+        if before["dataset"] is not after["dataset"]:
+            self._check_pins(run_id, before["dataset"]["files"], after["dataset"]["files"])
         if before["artifacts"] is not None:
             for name in ("version", "staged", "sha256"):
                 if after["artifacts"] is None or before["artifacts"][name] != after["artifacts"][name]:
@@ -132,12 +134,29 @@ class Invariants:
         if entered is RunState.SUCCEEDED and left is not entered:
             self._check_whole(run_id, after)
 
+    def _check_pins(self, run_id: str, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+        """What was pinned once is what is checked and trained on."""
+        pins = {(file["role"], file["name"]): file["generation"] for file in after}
+        for file in before:
+            if pins.get((file["role"], file["name"])) != file["generation"]:
+                self.broken(f"{run_id} loses the pinned generation of {file['name']}")
+
     def _claimed(self, run_id: str, before: Stored, after: Stored) -> None:
         if after["epoch"] != before["epoch"] + 1 or (run_id, after["epoch"]) in self.claims:
             self.broken(f"{run_id} is claimed twice under epoch {after['epoch']}")
         if before["cancel_requested"]:
             self.broken(f"{run_id} gets a GPU after it was cancelled")
         self.claims[run_id, after["epoch"]] = self.world.time
+        self._check_called_off(run_id, after)
+
+    def _check_called_off(self, run_id: str, run: Stored) -> None:
+        """A file CANCEL is heeded, if not at once then after a sweep."""
+        name = layout.drop_prefix(run["tenant"], run["folder"] or run["name"]) + layout.CANCEL
+        held = self.cloud.storage.present[DROPS].get(name)
+        if held is None or held.time_created < run["source"]["asked_at"] or self.world.time < FAULTS_END_S + 900:
+            return
+        if (self.world.now() - held.time_created).total_seconds() > 900:
+            self.broken(f"{run_id} is started, and its folder has been called off since {held.time_created:%H:%M:%S}")
 
     def _check_writer(self, run_id: str, before: Stored, after: Stored) -> None:
         """Only the owner's own execution moves an attempt on."""
@@ -369,6 +388,8 @@ class Invariants:
         code = (run["error"] or {}).get("code")
         if run["state"] == "FAILED" and code not in FAILURES:
             self.broken(f"{run_id} failed with {code}")
+        if run["state"] == "CANCELLED" and not {run_id, (run["tenant"], run["folder"])} & self.asked.cancelled:
+            self.broken(f"{run_id} was cancelled by nobody")
         if run["state"] == "SUCCEEDED" and run_id in self.asked.doomed:
             self.broken(f"{run_id} succeeded, and what it was asked for is wrong")
         if run["state"] != "SUCCEEDED" and code is None and run["state"] != "VALIDATED":
@@ -422,8 +443,18 @@ class Invariants:
             if folder not in newest or run["created_at"] > newest[folder]["created_at"]:
                 newest[folder] = run
         for folder, run in newest.items():
+            self._check_rejection(folder, run)
             held = self.cloud.storage.present[DROPS].get(folder + layout.STATUS)
             told = json.loads(held.body) if held is not None else {}
             if (told.get("run_id"), told.get("state")) != (run["run_id"], run["state"]):
                 self.broken(f"{folder}STATUS.json says {told.get('state')} of {told.get('run_id')}; {run['run_id']} "
                             f"is {run['state']}")  # fmt: skip
+
+    def _check_rejection(self, folder: str, run: Stored) -> None:
+        """REJECTED.md speaks of the folder's newest run, where that was refused, and of none where it was not."""
+        held = self.cloud.storage.present[DROPS].get(folder + layout.REJECTED)
+        if run["state"] in {"REJECTED", "EXPIRED"}:
+            if held is None or run["run_id"] not in held.body.decode():
+                self.broken(f"{folder}REJECTED.md does not tell of {run['run_id']}, which is {run['state']}")
+        elif held is not None and run["state"] in {"SUCCEEDED", "VALIDATED"}:
+            self.broken(f"{folder}REJECTED.md is there, and {run['run_id']} is {run['state']}")

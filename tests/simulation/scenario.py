@@ -28,6 +28,7 @@ def _rows(count: int, mark: str) -> str:
 
 
 GOOD = [_rows(count, mark) for count in (1, 2, 3) for mark in "abc"]
+HELD_OUT = _rows(1, "held out")
 BAD = ['{"messages": []}\n', "no json\n", '{"messages": [{"role": "user", "content": ""}]}\n']
 
 
@@ -59,6 +60,8 @@ class Asked:
     requests: dict[str, str] = field(default_factory=dict)
     resumes: set[str] = field(default_factory=set)
     """Run ids of RESUME files and commands; not each comes to be a run."""
+    cancelled: set[object] = field(default_factory=set)
+    """Run ids, and folders as (tenant, folder), that somebody cancelled who may."""
     doomed: set[str] = field(default_factory=set)
     """Runs that cannot succeed: what was asked for is wrong."""
 
@@ -121,6 +124,7 @@ class Scenario:
             listed_late=severity * dice.choice((0.0, 0.1, 0.3)),
             ends_told=dice.choice((0.0, 0.7, 1.0)),
             denied=severity * dice.choice((0.0, 0.0, 0.01)),
+            unanswered=severity * dice.choice((0.0, 0.0, 0.1)),
             forgotten=severity * dice.choice((0.0, 0.0, 0.1)),
             task_retries=dice.choice((0, 0, 0, 1)),
         )
@@ -281,7 +285,7 @@ class Scenario:
         self._at(at_s + lag * self._dice.random(), put_manifest)
         for name in ("train.jsonl", "val.jsonl") if text in TWO_FILES else ("train.jsonl",):
             if data is not None:
-                self._put_at(at_s + lag * self._dice.random(), folder, name, data)
+                self._put_at(at_s + lag * self._dice.random(), folder, name, HELD_OUT if name == "val.jsonl" else data)
         self._perhaps_cancelled(at_s + lag, lambda: made[0] if made else None, folder)
 
     def _perhaps_cancelled(self, at_s: float, run_id: Callable[[], str | None], folder: tuple[str, str] | None) -> None:
@@ -306,6 +310,10 @@ class Scenario:
     def _cancel(self, run_id: str | None, folder: tuple[str, str] | None) -> None:
         """By file, by message, or by hand in the console."""
         run = self.cloud.document("runs", run_id) if run_id else None
+        if run and self._dice.random() < 0.1:
+            self._cancel_as_another(run)
+            return
+        self.asked.cancelled |= {run_id, folder}
         way = self._dice.choice(("file", "message", "console"))
         self.world.note("user", f"cancels by {way}", f"{run_id} {folder}")
         if way == "file" and folder is not None:
@@ -319,6 +327,13 @@ class Scenario:
             self.cloud.services.runs._client.collection("runs").document(run["run_id"]).update(
                 {"cancel_requested": True}
             )
+
+    def _cancel_as_another(self, run: dict[str, Any]) -> None:
+        """Nobody ends the run of another tenant."""
+        stranger = next(tenant for tenant in TENANTS if tenant != run["tenant"])
+        self.world.note("user", "cancels as a stranger", run["run_id"])
+        number = f"c{self._number()}"
+        self.cloud.command(RunCommand(command_id=number, tenant=stranger, run_id=run["run_id"], command="cancel"))
 
     def _resume(self, run_id: str | None, folder: tuple[str, str] | None) -> None:
         run = self.cloud.document("runs", run_id) if run_id else None

@@ -161,11 +161,15 @@ class Blob:
         )
         return None, len(held.body), len(held.body)
 
-    def delete(self) -> None:
-        """Raises NotFound."""
+    def delete(self, if_generation_match: int | None = None) -> None:
+        """Raises NotFound and PreconditionFailed."""
         fate = self._storage.reached("delete", self.bucket.name, self.name)
-        if self._storage.present.get(self.bucket.name, {}).pop(self.name, None) is None:
+        objects = self._storage.present.get(self.bucket.name, {})
+        if self.name not in objects:
             raise NotFound(self.name)
+        if if_generation_match not in {None, objects[self.name].generation}:
+            raise PreconditionFailed(self.name)
+        del objects[self.name]
         if fate is Fate.LOST:
             self._storage.world.lose()
 
