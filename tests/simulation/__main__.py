@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -56,6 +57,7 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=100, help="how many (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="seed of the first (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no more after this time")
     parser.add_argument("--failures", type=int, default=1, help="stop after so many (default: %(default)s)")
     parser.add_argument("--mutations", nargs="*", help="take a guard of the product away, and count until it is missed")
     options = parser.parse_args()
@@ -63,7 +65,7 @@ def main() -> int:
         return _find(options.mutations or list(MUTATIONS), options.schedules)
     if options.seed is not None:
         return _play_one(options.seed, trace=options.trace)
-    return _play_many(options.first, options.schedules, options.jobs, options.failures)
+    return _play_many(options)
 
 
 def _play_one(seed: int, *, trace: bool) -> int:
@@ -75,10 +77,10 @@ def _play_one(seed: int, *, trace: bool) -> int:
     return int(outcome.broken is not None)
 
 
-def _play_many(first: int, schedules: int, jobs: int, failures: int) -> int:
+def _play_many(options: argparse.Namespace) -> int:
     began, broken, played, runs, calls = time.monotonic(), 0, 0, 0, 0
     states: Counter[str] = Counter()
-    for outcome in outcomes(first, schedules, jobs):
+    for outcome in outcomes(options.first, options.schedules, options.jobs):
         played += 1
         runs += outcome.runs
         calls += outcome.calls
@@ -86,8 +88,8 @@ def _play_many(first: int, schedules: int, jobs: int, failures: int) -> int:
         if outcome.broken is not None:
             broken += 1
             print(_line(outcome), flush=True)
-            if broken >= failures:
-                break
+        if broken >= options.failures or time.monotonic() - began > options.seconds:
+            break
     seconds = time.monotonic() - began
     figures = {
         "schedules": played,
