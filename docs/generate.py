@@ -16,9 +16,9 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from adaptml.planning.advice import longest_sequence
-from adaptml.planning.estimate import estimate, gpu_memory_span
+from adaptml.planning.estimate import Span, cost_usd, estimate, gpu_memory_span, training_seconds
 from schemas.aliases import ALIASES, DECIDED, WRAPPERS, Alias
-from schemas.catalogue import CATALOGUE
+from schemas.catalogue import CATALOGUE, FAMILIES
 from schemas.errors import CODES
 from schemas.layout import DEFAULTS
 from schemas.manifest import EXCLUSIVE, Compute, Manifest
@@ -83,6 +83,31 @@ What AdaptML decides itself is refused with that reason, so that nobody relies o
 | decided | settings of other tools |
 | --- | --- |
 {decided}"""
+MODELS = """
+## Chat templates
+
+A model's own template, from its own files, makes the text that is trained on, as transformers would render it; the
+table says what the templates of a family do. Of each answer its text and the end of its turn are trained on, nothing
+else (`train_on: completions`). Tokens that a template writes are refused in texts. Where a template writes today's date
+(Llama 3.2), it is a fixed one, so that a run makes the same tokens on every day.
+
+- A template that refuses a conversation refuses the row, with its own words: Gemma a system turn, Mistral call ids that
+  are not 9 characters long, Llama several calls in one turn.
+- **qwen3** writes reasoning, or that there is none (`<think></think>`), only into what follows the last user turn.
+  That is trained on there, since the model would write it. Earlier answers are trained on as they stand in the
+  conversation, without it; where they have reasoning of their own, which the template cuts off, the row is refused.
+- **mistral** writes the system turn only into the user turn that is to be answered. It stands there in a conversation
+  whose last turn alone is trained on; one in which earlier answers are trained on, too, is refused.
+
+| family | begins with | ends a turn with | system turn | tools |
+| --- | --- | --- | --- | --- |
+"""
+_SYSTEM = {
+    "turn": "a turn of its own",
+    "user": "within the first user turn",
+    "last_user": "within the user turn that is answered",
+    "refused": "refused",
+}
 _AREAS = {
     "manifest": "The manifest",
     "request": "Requests from other systems",
@@ -99,6 +124,7 @@ def documents() -> dict[str, str]:
         "docs/limits.md": limits(),
         "docs/manifest.md": manifest(),
         "docs/messages.md": messages(),
+        "docs/models.md": models(),
         "docs/states.md": states(),
         "schemas/manifest.schema.json": json.dumps(manifest_schema(), indent=2, ensure_ascii=False) + "\n",
     }
@@ -183,6 +209,34 @@ def states() -> str:
         f"{_NOTE}# Run states\n\nEverything that is not in this table is refused.\n\n| from | to |\n| --- | --- |\n"
         + "".join(rows)
     )
+
+
+def models() -> str:
+    """The catalogue, as somebody reads it who chooses a base model."""
+    accelerator = Compute().accelerator
+    parts = [
+        "# Base models\n\nWhat `base_model` may be: the rows of schemas/catalogue/models.yaml. Weights are laid into the "
+        "models folder when a deployment is set up, at the revision named there; of a gated model the hub asks to accept its "
+        "conditions first. USD is what the planner (docs/planning.md) expects a million trained tokens to cost on "
+        f"{accelerator}, without start-up; what fits its memory: [limits.md](limits.md).\n\n"
+        "| base model | licence | gated | parameters | context | USD | chat template |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
+    ]
+    for row in CATALOGUE.values():
+        millions, gated = row.architecture.parameters() / 1e6, "yes" if row.gated else "no"
+        asked = {"name": "models", "base_model": row.id, "dataset": {"train": ["train.jsonl"]}}
+        seconds = training_seconds(Manifest.model_validate(asked), Span(1e6, 1e6, 1e6)).expected
+        usd = f"{cost_usd(accelerator, seconds):.2f}"
+        chat = row.chat or "none: plain texts only"
+        parts.append(
+            f"| `{row.id}` | {row.licence} | {gated} | {millions:,.0f} M | {row.context:,} | {usd} | {chat} |\n"
+        )
+    parts.append(MODELS)
+    for name, family in FAMILIES.items():
+        begins, ends = (f"`{_cell(token)}`" if token else "–" for token in (family.bos, family.end_of_turn))
+        tools = "yes" if family.tools else "no"
+        parts.append(f"| {name} | {begins} | {ends} | {_SYSTEM[family.system]} | {tools} |\n")
+    return _NOTE + "".join(parts)
 
 
 def limits() -> str:

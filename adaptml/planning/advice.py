@@ -48,13 +48,14 @@ def to_fit(manifest: Manifest, fits: Condition) -> str:
     if ways := _ways_to_fit(manifest, fits):
         return _sentence(ways)
     no_length = f"No training.max_seq_length is short enough for {manifest.base_model} with these settings."
-    for model in _smaller_models(manifest.base_model):
-        smaller: Settings = {"base_model": model}
-        other = with_settings(manifest, smaller)
-        if other is not None and fits(other):
-            return f"{no_length} {_sentence([smaller])}"
+    smaller: list[Settings] = [{"base_model": model} for model in _smaller_models(manifest.base_model)]
+    for settings in smaller:
+        if _if_it_holds(manifest, settings, fits):
+            return f"{no_length} {_sentence([settings])}"
+    for settings in smaller:
+        other = with_settings(manifest, settings)
         if other is not None and (ways := _ways_to_fit(other, fits)):
-            return f"{no_length} {_sentence([smaller | way for way in ways])}"
+            return f"{no_length} {_sentence([settings | way for way in ways])}"
     return f"{no_length} Nor would a smaller model of the catalogue fit; lower lora.r or adapt fewer layers."
 
 
@@ -139,9 +140,11 @@ def _if_it_holds(manifest: Manifest, settings: Settings, holds: Condition) -> li
 
 
 def _smaller_models(model: str) -> list[str]:
-    """Ids of the catalogue's smaller models, the largest of them first."""
+    """Ids of the catalogue's smaller models, the largest of them first; of those that chat, if the model does."""
     size = {row.id: row.architecture.parameters() for row in CATALOGUE.values()}
-    return sorted((other for other in size if size[other] < size[model]), key=size.__getitem__, reverse=True)
+    chats = CATALOGUE[model].chat is not None
+    smaller = (row.id for row in CATALOGUE.values() if size[row.id] < size[model] and (row.chat or not chats))
+    return sorted(smaller, key=size.__getitem__, reverse=True)
 
 
 def _sentence(ways: Sequence[Settings]) -> str:

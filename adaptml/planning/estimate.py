@@ -100,9 +100,8 @@ def gpu_memory_span(manifest: Manifest) -> Span:
     row = CATALOGUE[manifest.base_model]
     shape = row.architecture
     per_weight = NF4_BYTES if manifest.method == "qlora" else BF16_BYTES
-    weights = shape.linear_parameters() * per_weight + BF16_BYTES * (
-        shape.embedding_parameters() + shape.norm_parameters()
-    )
+    others = shape.parameters() - shape.linear_parameters()
+    weights = shape.linear_parameters() * per_weight + others * BF16_BYTES
     lora = shape.lora_parameters(manifest.lora.r, row.target_modules(manifest.lora.target_modules)) * LORA_STATE_BYTES
     activations = _activation_bytes(shape, manifest.training.max_seq_length)
     scattering = zip(ACTIVATION_SHARE, CUDA_CONTEXT_BYTES, strict=True)
@@ -110,11 +109,21 @@ def gpu_memory_span(manifest: Manifest) -> Span:
 
 
 def _activation_bytes(shape: Architecture, tokens: int) -> float:
-    """Checkpointed block inputs, one block's inner activations, and fp32 logits with their gradient in chunks."""
+    """Checkpointed block inputs, one block's inner activations, and fp32 logits with their gradient in chunks.
+
+    What a block keeps for its backward pass: the norms' outputs, both sublayers' outputs and the sum between them, all
+    as wide as the hidden state; queries before and after rotation and the attention's output; keys before and after
+    rotation and values; gate, its activation, up, and their product. A norm of queries and keys keeps both once more.
+    Which token may look where is a square of booleans, one more where local layers look less far, and PyTorch's
+    scaled_dot_product_attention turns the one it is given into as many bf16 numbers.
+    """
     checkpoints = shape.layers * tokens * shape.hidden * BF16_BYTES
-    block = tokens * (8 * shape.hidden + 4 * shape.intermediate) * BF16_BYTES
+    of_heads = 4 if shape.qk_norm else 3
+    width = (shape.block_norms + 3) * shape.hidden + of_heads * (shape.query + shape.key) + 4 * shape.intermediate
+    block = tokens * width * BF16_BYTES
     logits = min(tokens, 1024) * shape.vocab * (4 + 4 + BF16_BYTES)
-    return checkpoints + block + logits
+    masks = tokens**2 * ((2 if shape.sliding_window else 1) + BF16_BYTES)
+    return checkpoints + block + logits + masks
 
 
 def training_seconds(manifest: Manifest, tokens: Span) -> Span:

@@ -186,12 +186,26 @@ def test_qlora_is_suggested_where_it_is_enough() -> None:
         assert {"method": "qlora"} in suggested(hint("does_not_fit", asked))
 
 
-@pytest.mark.parametrize(("memory_gb", "ways"), [(2, [{"base_model": SMOL}]), (0.5, [])])
+@pytest.mark.parametrize(
+    ("memory_gb", "ways"),
+    [
+        (2, [{"base_model": "Qwen/Qwen3-0.6B"}]),
+        (1.1, [{"base_model": SMOL}]),
+        (1.05, [{"base_model": SMOL, "training.max_seq_length": "192"}]),
+        (0.5, []),
+    ],
+)
 def test_where_no_length_fits_a_smaller_model_is_named(memory_gb: float, ways: list[dict[str, str]]) -> None:
     with patch.dict(PRICES["accelerators"]["nvidia-l4"], memory_gb=memory_gb):
         told = hint("does_not_fit", manifest(training={"max_seq_length": 256}))
     assert f"No training.max_seq_length is short enough for {GEMMA}" in told
     assert suggested(told) == ways
+
+
+def test_a_model_that_cannot_chat_does_not_stand_in_for_one_that_can() -> None:
+    with patch.dict(PRICES["accelerators"]["nvidia-l4"], memory_gb=4):
+        (way,) = suggested(hint("does_not_fit", manifest("Qwen/Qwen3-8B")))
+    assert CATALOGUE[way["base_model"]].chat is not None
 
 
 def test_a_suggestion_stays_within_the_models_context() -> None:
