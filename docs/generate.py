@@ -215,10 +215,10 @@ def models() -> str:
     """The catalogue, as somebody reads it who chooses a base model."""
     accelerator = Compute().accelerator
     parts = [
-        "# Base models\n\nWhat `base_model` may be: the rows of schemas/catalogue/models.yaml. Weights are laid into the "
-        "models folder when a deployment is set up, at the revision named there; of a gated model the hub asks to accept its "
-        "conditions first. USD is what the planner (docs/planning.md) expects a million trained tokens to cost on "
-        f"{accelerator}, without start-up; what fits its memory: [limits.md](limits.md).\n\n"
+        "# Base models\n\nWhat `base_model` may be: the rows of schemas/catalogue/models.yaml. Weights are laid into "
+        "the models folder when a deployment is set up, at the revision named there; of a gated model the hub asks to "
+        "accept its conditions first. USD is what the planner (docs/planning.md) expects a million trained tokens to "
+        f"cost on {accelerator}, without start-up; what fits its memory: [limits.md](limits.md).\n\n"
         "| base model | licence | gated | parameters | context | USD | chat template |\n"
         "| --- | --- | --- | --- | --- | --- | --- |\n"
     ]

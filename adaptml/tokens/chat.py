@@ -27,6 +27,8 @@ REQUIRED, OPTIONAL = (TOKENIZER, CONFIG), (SPECIAL_TOKENS, TEMPLATE)
 
 TrainOn = Literal["completions", "all"]
 
+_PROBE = "an answer"
+
 _Numbered = tuple[str, int]
 """A token and its id."""
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -67,6 +69,9 @@ class ChatTokenizer:
         """`templates` by name, of which `default` and `tool_use` are known; `special` as bos_token: <s>."""
         self.special = dict(special)
         self._templates = {name: ChatTemplate(source) for name, source in templates.items()}
+        self._prefaces: dict[ChatTemplate | None, str] = {
+            template: _preface(template, self.special) for template in self._templates.values()
+        }
         self._tokenizer = tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -146,6 +151,8 @@ class ChatTokenizer:
         without_calls = [{k: v for k, v in message.items() if k != "tool_calls"} for message in example.messages]
         if calls and self._renders_to(rendered, without_calls, example.tools):
             what.append("the tool calls")
+        if not all(_says(rendered, message) for message in example.messages if message.get("tool_calls")):
+            what.append("the text beside tool calls")
         return Finding("template_ignores_tools", None, {"what": " and ".join(what)}) if what else None
 
     def _renders_to(self, text: str, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None) -> bool:
@@ -174,10 +181,36 @@ class ChatTokenizer:
             return _Prepared(example.text, None, is_plain=True)
         try:
             whole = self._render(example.messages, example.tools)
-            spans = None if train_on == "all" else self._answers(example, whole)
+            if self._leaves_out_system(example, whole.text):
+                return self._with_system(example, train_on, whole.text)
+            return _Prepared(whole.text, None if train_on == "all" else self._answers(example, whole))
         except Untemplatable as error:
             return error.finding
-        return _Prepared(whole.text, spans)
+
+    def _leaves_out_system(self, example: Example, whole: str) -> bool:
+        """True where the text would be the same without the system turn."""
+        first = example.messages[0]
+        if first["role"] != "system" or (_text(first) and _says(whole, first)):
+            return False
+        return self._renders_to(whole, example.messages[1:], example.tools)
+
+    def _with_system(self, example: Example, train_on: TrainOn, whole: str) -> _Prepared:
+        """The conversation as a model is asked its last turn, and that turn.
+
+        Some templates (Mistral's) write the system turn only into the user turn that is to be answered next. So it
+        stands before the last answer when the model is asked for it, but in no conversation that is answered, and
+        before earlier answers nowhere.
+        """
+        messages, tools = example.messages, example.tools
+        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        learned = turns if train_on == "all" else [i for i in turns if _is_learned(messages[i])]
+        asked = self.render(messages[:-1], tools, answer_next=True)
+        without = self.render(messages[1:-1], tools, answer_next=True)
+        if learned != [len(messages) - 1] or not _says(asked, messages[0]) or not whole.startswith(without):
+            detail = "it leaves out the system turn where more than the last answer is trained on"
+            raise Untemplatable("template_refuses", detail=detail)
+        text = asked + whole[len(without) :]
+        return _Prepared(text, None if train_on == "all" else [(len(asked), len(text.rstrip()))])
 
     def _answers(self, example: Example, whole: Rendered) -> list[Span]:
         """[start, end) of each assistant turn to be learned, its end-of-turn token included.
@@ -205,9 +238,14 @@ class ChatTokenizer:
         except Untemplatable:
             raise Untemplatable("template_not_maskable") from None
         through = through.rstrip()
-        if not whole.startswith(through) or not whole.startswith(before):
-            raise Untemplatable("template_not_maskable")
-        return len(before), len(through)
+        if whole.startswith(before):
+            if whole.startswith(through):
+                return len(before), len(through)
+            last = before + self._prefaces[self._template(example.tools)]
+            earlier = before + through.removeprefix(last)
+            if through.startswith(last) and whole.startswith(earlier):
+                return len(before), len(earlier)
+        raise Untemplatable("template_not_maskable")
 
     def _encoded(self, prepared: _Prepared, encoding: Any) -> Encoded:
         if prepared.is_plain:
@@ -255,6 +293,32 @@ class _Prepared:
 def _numbered(tokenizer: Tokenizer, token: str | None) -> _Numbered | None:
     number = tokenizer.token_to_id(token) if token is not None else None
     return (token, number) if token is not None and number is not None else None
+
+
+def _preface(template: ChatTemplate, special: Mapping[str, str]) -> str:
+    """What the template itself writes between the opening of the last assistant turn and its text.
+
+    Qwen 3 says there that no reasoning went before, and says it no more once other turns follow. Only this may an
+    earlier answer lack and still be what the model is to say.
+    """
+    asked = [{"role": "user", "content": "?"}]
+    answered = [*asked, {"role": "assistant", "content": _PROBE}]
+    try:
+        before = template.render(asked, None, special, answer_next=True).text
+        through = template.render(answered, None, special, answer_next=False).text
+    except TemplateRefuses:
+        return ""
+    preface, found, _ = through.removeprefix(before).partition(_PROBE)
+    return preface if found and through.startswith(before) else ""
+
+
+def _text(message: Message) -> str:
+    return (message.get("content") or "").strip()
+
+
+def _says(rendered: str, message: Message) -> bool:
+    """Whether the message's text stands in what was rendered."""
+    return _text(message) in rendered
 
 
 def _is_learned(message: Message) -> bool:

@@ -1,7 +1,7 @@
 """A model's chat template, rendered as transformers renders it, byte for byte.
 
 The environment follows `transformers.utils.chat_template_utils`: what a template may use there it may use here, and
-no more. Templates are programs that others wrote, so they run in Jinja's sandbox.
+no more; only the clock stands still. Templates are programs that others wrote, so they run in Jinja's sandbox.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from jinja2.utils import Namespace
 Span = tuple[int, int]
 """[start, end) in characters."""
 
+_TODAY = datetime(2024, 7, 26)  # noqa: DTZ001 - a day, nowhere in particular
+"""What templates that write the date are told, where transformers tells today's: tokens must not depend on the day on
+which they are made, or a run that goes on after midnight would train on others, and not find its checkpoint. It is the
+date that Llama's templates write where they are told none."""
 _ATTRIBUTE = re.compile(r"has no (?:attribute|element) '?([\w.-]{1,40})'?$")
 _WORDS = re.compile(r"[A-Za-z]{3}")
 
@@ -183,7 +187,7 @@ def _raise(message: str) -> None:
 
 
 def _now(form: str) -> str:
-    return datetime.now().strftime(form)  # noqa: DTZ005 - the local time, as transformers gives it
+    return _TODAY.strftime(form)
 
 
 def _literals(tree: nodes.Template) -> Iterator[str]:
