@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from adaptml.quota import Ledger, Refuse, Wait
 from schemas.ledger import Account, Pool
 from schemas.run import Artifacts, DeadLetter, Event, Metrics, Owner, Pins, Run, to_document
 from schemas.run_states import RunState
+
+log = logging.getLogger(__name__)
 
 Decide = Callable[[Run], Change | None]
 Points = list[dict[str, Any]]
@@ -44,6 +47,10 @@ class VersionClaim:
 
     run_id: str
     claimed_at: datetime
+
+
+_PASSED_OVER = 20
+"""Waiting runs that are looked at where the first cannot be read."""
 
 
 class UnknownRun(Exception):  # noqa: N818 - names what was asked for
@@ -380,13 +387,14 @@ class RunStore:
                 .where(filter=beyond)
                 .order_by("tenant")
                 .order_by("created_at")
-                .limit(1)
             )
-            found = [Run.model_validate(snapshot.to_dict()) for snapshot in query.stream()]
-            if not found or (until is not None and found[0].tenant > until):
+            first = next(iter(query.limit(1).stream()), None)
+            tenant = first.to_dict()["tenant"] if first is not None else ""
+            if first is None or (until is not None and tenant > until):
                 return heads
-            heads += found
-            beyond = FieldFilter("tenant", ">", found[0].tenant)
+            found = list(_readable([first])) or list(_readable(query.limit(_PASSED_OVER).stream()))
+            heads += [run for run in found if run.tenant == tenant][:1]
+            beyond = FieldFilter("tenant", ">", tenant)
         return heads
 
     def count_queued(self, tenant: str, up_to: int) -> int:
@@ -449,8 +457,7 @@ class RunStore:
         query: Any = self._runs
         for condition in filters:
             query = query.where(filter=condition)
-        for snapshot in query.stream():
-            yield Run.model_validate(snapshot.to_dict())
+        yield from _readable(query.stream())
 
     def _read(self, run_id: str) -> _Seen:
         snapshot = self._runs.document(run_id).get()
@@ -524,6 +531,15 @@ class RunStore:
 
     def _event_ref(self, run: Run) -> firestore.DocumentReference:
         return self._runs.document(run.run_id).collection("events").document(f"{run.revision:06d}")
+
+
+def _readable(snapshots: Iterable[Any]) -> Iterator[Run]:
+    """The runs that can be read: one document that somebody broke must not keep all others from being helped."""
+    for snapshot in snapshots:
+        try:
+            yield Run.model_validate(snapshot.to_dict())
+        except ValidationError as error:
+            log.error("runs/%s cannot be read: %s", snapshot.id, {".".join(map(str, e["loc"])) for e in error.errors()})
 
 
 def _in(*states: RunState) -> FieldFilter:

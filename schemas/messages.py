@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Message(BaseModel):
     """A message as JSON. Fields that a newer publisher added are let pass."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     def to_bytes(self) -> bytes:
         """The body to publish: every field present, as Avro's JSON encoding demands."""

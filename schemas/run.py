@@ -15,7 +15,7 @@ from schemas.run_states import RunState
 class Part(BaseModel):
     """A part of the run document. Unknown fields are kept out, values are checked when read back."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class Source(Part):

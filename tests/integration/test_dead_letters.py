@@ -146,11 +146,11 @@ def test_an_event_that_intake_never_takes_is_noted_on_its_run_and_taken_when_it_
 
 def test_what_the_dispatcher_never_takes_is_noted_and_replayed(cloud: TestCloud) -> None:
     run_id = finished(cloud, "ready")
-    broken = firestore.Client(project=PROJECT).collection("runs").document("broken-by-hand")
-    broken.set({"state": "QUEUED", "tenant": "broken", "created_at": cloud.services.now()})
+    pool = firestore.Client(project=PROJECT).collection("pools").document("nvidia-l4")
+    pool.set({"quota": "broken by hand"}, merge=True)
     cloud.services.bus.publish("run-ready", RunReady(run_id=run_id, attempt=1))
     letter = on_run(cloud, run_id)
-    broken.delete()
+    pool.update({"quota": firestore.DELETE_FIELD})
     assert letter.topic == "run-ready"
     status, said = operate(cloud, "replay", letter.message_id)
     assert (status, said) == (0, f"{letter.message_id} of run-ready: published again\n")

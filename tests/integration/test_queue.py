@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from google.cloud import firestore
@@ -143,3 +144,17 @@ def test_a_run_that_ends_instead_of_starting_lets_the_next_one_start(cloud: Test
         cloud.services.bus.publish("run-ready", RunReady(run_id=oldest, attempt=1))
         assert cloud.wait(oldest, S.CANCELLED).state is S.CANCELLED
         assert cloud.wait(({first, second} - {oldest}).pop(), S.SUCCEEDED).state is S.SUCCEEDED
+
+
+def test_a_document_that_cannot_be_read_holds_up_nobody(cloud: TestCloud, one_gpu: None) -> None:
+    """Not even the other runs of its tenant, of which it is the oldest."""
+    broken = firestore.Client(project=PROJECT).collection("runs").document("broken-by-hand")
+    broken.set({"state": "QUEUED", "tenant": "clumsy", "created_at": cloud.services.now() - timedelta(days=1)})
+    in_attempt = firestore.Client(project=PROJECT).collection("runs").document("broken-as-well")
+    in_attempt.set({"state": "TRAINING", "tenant": "clumsy", "outbox_pending": True})
+    try:
+        run_id = start(cloud, "clumsy", "bot", fault="die-training", faults="1")
+        assert cloud.wait(run_id, S.SUCCEEDED).state is S.SUCCEEDED
+    finally:
+        broken.delete()
+        in_attempt.delete()
