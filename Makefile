@@ -53,6 +53,7 @@ soak: $(READY)  ## the long tests of what survives: 10,000 events for 500 drops,
 bench: $(READY)  ## what is measured, each against its floor or a peer
 	$(PY) -m benchmarks.dispatch_latency
 	$(PY) -m benchmarks.growth
+	$(PY) -m benchmarks.checkpoint
 	$(PY) -m benchmarks.dataset_check
 
 fuzz: $(READY)  ## a million inputs to all that reads what users send: make fuzz RUNS=1000000

@@ -123,8 +123,8 @@ def _booked(account: Account, month: str, *, reserved: float, spent: float = 0.0
 
 
 def expected_usd(run: Run) -> float:
-    """What an attempt at the run is expected to cost."""
-    return round(run.estimate.cost_usd, 6) if run.estimate else 0.0
+    """What is expected to be paid for the run from here on."""
+    return round(max(0.0, run.estimate.cost_usd - run.cost_usd), 6) if run.estimate else 0.0
 
 
 def used_usd(run: Run, until: datetime) -> float:

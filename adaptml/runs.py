@@ -449,9 +449,14 @@ class RunStore:
         return cast(Callable[[], None], watching.unsubscribe)
 
     def curve(self, run_id: str) -> Points:
-        """The loss curve: points with `step`, `loss`, `learning_rate`, … in order."""
-        documents = self._runs.document(run_id).collection("metrics").order_by("first_step").stream()
-        return [point for document in documents for point in document.to_dict()["points"]]
+        """The loss curve: points with `step`, `loss`, `learning_rate`, … in order.
+
+        Of a step that was trained again after a death, it is what the last attempt saw.
+        """
+        parts = [snapshot.to_dict() for snapshot in self._runs.document(run_id).collection("metrics").stream()]
+        parts.sort(key=lambda part: (part["attempt"], part["first_step"]))
+        points = {point["step"]: point for part in parts for point in part["points"]}
+        return [points[step] for step in sorted(points)]
 
     def _query(self, *filters: FieldFilter) -> Iterator[Run]:
         query: Any = self._runs

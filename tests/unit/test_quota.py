@@ -129,6 +129,11 @@ def test_money_adds_up_whatever_the_order(events: list[tuple[int, int, int]]) ->
         assert len(now.pool.slots) == len(held)
 
 
+def test_what_was_paid_is_not_reserved_again() -> None:
+    assert quota.expected_usd(waiting(usd=0.5, cost_usd=0.2)) == pytest.approx(0.3)
+    assert quota.expected_usd(waiting(usd=0.5, cost_usd=0.9)) == 0
+
+
 def test_giving_back_twice_is_giving_back_once() -> None:
     taken = quota.take(ledger(), waiting(), NOW)
     once = quota.give_back(taken, "acme-r", 0.3)
