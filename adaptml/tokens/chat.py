@@ -242,9 +242,10 @@ class ChatTokenizer:
             if whole.startswith(through):
                 return len(before), len(through)
             last = before + self._prefaces[self._template(example.tools)]
-            earlier = before + through.removeprefix(last)
-            if through.startswith(last) and whole.startswith(earlier):
-                return len(before), len(earlier)
+            answer = through.removeprefix(last).lstrip()
+            start = len(whole) - len(whole[len(before) :].lstrip())  # of a last answer it may cut leading line breaks
+            if through.startswith(last) and whole.startswith(answer, start):
+                return len(before), start + len(answer)
         raise Untemplatable("template_not_maskable")
 
     def _encoded(self, prepared: _Prepared, encoding: Any) -> Encoded:

@@ -259,6 +259,12 @@ def test_qwen_3_learns_reasoning_where_the_template_keeps_it() -> None:
     assert trained(made) == [f"{ANSWERED}<|im_end|>", "<think>\nIt boils.\n</think>\n\nYes.<|im_end|>"]
 
 
+def test_an_earlier_answer_is_found_whose_line_breaks_qwen_3_would_cut_from_a_last_one() -> None:
+    made = encoded("qwen3", [QUESTION, turn("assistant", "\n\nYes."), *TWO_ANSWERS[2:]])
+    assert "".join(trained(made)[:-1]).endswith("Yes.<|im_end|>")
+    assert trained(made)[-1] == answer("qwen3", REPLIED, is_last=True)
+
+
 def test_qwen_3_does_not_learn_an_earlier_answer_without_its_reasoning() -> None:
     thought = turn("assistant", "<think>\nIt boils.\n</think>\n\nYes.")
     assert refusal("qwen3", [QUESTION, thought, *TWO_ANSWERS[2:]]).code == "template_not_maskable"
