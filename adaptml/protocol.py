@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from adaptml.gate import judged
 from adaptml.quota import used_usd
 from schemas.errors import Problem, problem
 from schemas.run import Artifacts, Checkpoint, Metrics, Owner, Progress, Run, RunError
@@ -146,10 +147,12 @@ def hand_over(run: Run, owner: Owner, cause: str, checkpoint: Checkpoint | None)
 def commit(run: Run, owner: Owner, artifacts: Artifacts, metrics: Metrics, now: datetime) -> Change:
     """The one moment in which a run gets its version. Raises Fenced.
 
-    What is uploaded lies whole under `artifacts.staged`; from here on nobody trains again, whoever finishes.
+    What is uploaded lies whole under `artifacts.staged`; from here on nobody trains again, whoever finishes. Whether
+    it may be promoted is decided here, too.
     """
     check_owner(run, owner)
-    return Change(fields={"artifacts": artifacts, "metrics": metrics, "heartbeat_at": now})
+    version = judged(artifacts, run.manifest, metrics)
+    return Change(fields={"artifacts": version, "metrics": metrics, "heartbeat_at": now})
 
 
 def is_committed(run: Run) -> bool:
@@ -163,7 +166,10 @@ def succeed(run: Run, version_uri: str) -> Change | None:
         return None
     artifacts = run.artifacts.model_copy(update={"uri": version_uri})
     fields = {"artifacts": artifacts, "checkpoint": None}
-    return Change(RunState.SUCCEEDED, f"version v{artifacts.version} is ready", fields)
+    reason = f"version v{artifacts.version} is ready"
+    if not artifacts.promotable:
+        reason += f", but not promotable: {artifacts.promotable_reason}"
+    return Change(RunState.SUCCEEDED, reason, fields)
 
 
 def retry_or_fail(run: Run, cause: str, died_at: datetime | None = None) -> Change:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from adaptml.gate import judged
 from adaptml.objects import ObjectGone, ObjectStore, PinnedObject
 from adaptml.protocol import Change, is_committed, succeed
 from adaptml.publishing import CHECKSUMS
@@ -116,7 +117,8 @@ def with_version(found: History, artifacts: Artifacts, metrics: Metrics, publish
 
     for state in _WAY[_WAY.index(run.state) + 1 :]:
         apply(Change(state, "found by its version"))
-    apply(Change(fields={"artifacts": artifacts, "metrics": metrics}))
+    version = judged(artifacts, run.manifest, metrics)
+    apply(Change(fields={"artifacts": version, "metrics": metrics}))
     if published_at is not None and artifacts.uri is not None:
         apply(succeed(run, artifacts.uri))
     spent = dict(found.spent_usd)
@@ -257,15 +259,18 @@ def _claims(folders: _Folders, histories: Sequence[History]) -> dict[Adapter, di
     for one in histories:
         run = one.run
         if run.artifacts is not None:
-            claim = VersionClaim(run.run_id, run.finished_at or run.updated_at)
-            claims[run.tenant, run.name][run.artifacts.version] = claim
+            claims[run.tenant, run.name][run.artifacts.version] = _claim_of(run, run.finished_at or run.updated_at)
     for adapter, versions in folders.versions.items():
         for number, files in versions.items():
             if number not in claims[adapter]:
-                run_id = folders.provenance(files).get("run_id")
                 at = min(item.created_at for item in files.values())
-                claims[adapter][number] = VersionClaim(run_id, at) if isinstance(run_id, str) else None
+                claims[adapter][number] = _claim(folders.provenance(files), at)
     return claims
+
+
+def _claim(provenance: Mapping[str, Any], at: datetime) -> VersionClaim | None:
+    run_id, reason = provenance.get("run_id"), str(provenance.get("promotable_reason", ""))
+    return VersionClaim(run_id, at, not reason, reason) if isinstance(run_id, str) else None
 
 
 def _completed(folders: _Folders, claims: dict[Adapter, dict[int, VersionClaim | None]], found: History) -> History:
@@ -279,16 +284,23 @@ def _completed(folders: _Folders, claims: dict[Adapter, dict[int, VersionClaim |
         if claim is not None and claim.run_id == run.run_id and (sums := folders.checksums(files)) is not None:
             target = layout.version_prefix(run.tenant, run.name, number)
             artifacts = _artifacts(folders, files, sums, number, run, layout.uri(folders.bucket, target))
-            return with_version(found, artifacts, _metrics(folders, files), files[CHECKSUMS].created_at)
+            completed = with_version(found, artifacts, _metrics(folders, files), files[CHECKSUMS].created_at)
+            claims[adapter][number] = _claim_of(completed.run, claim.claimed_at)
+            return completed
     files = folders.staged.get((run.run_id, run.epoch, _task_attempt(run)), {})
     if (sums := folders.checksums(files)) is None:
         return found
     number = (
         _begun(run.run_id, folders.versions[adapter], claims[adapter], files) or max(claims[adapter], default=0) + 1
     )
-    claims[adapter][number] = VersionClaim(run.run_id, files[CHECKSUMS].created_at)
     artifacts = _artifacts(folders, files, sums, number, run, None)
-    return with_version(found, artifacts, _metrics(folders, files), None)
+    completed = with_version(found, artifacts, _metrics(folders, files), None)
+    claims[adapter][number] = _claim_of(completed.run, files[CHECKSUMS].created_at)
+    return completed
+
+
+def _claim_of(run: Run, at: datetime) -> VersionClaim | None:
+    return VersionClaim.of(run.run_id, at, run.artifacts) if run.artifacts is not None else None
 
 
 def _begun(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from adaptml import protocol, quota
 from adaptml.protocol import Change
 from adaptml.quota import Ledger, Refuse, Wait
 from schemas.ledger import Account, Pool
-from schemas.run import Artifacts, DeadLetter, Event, Metrics, Owner, Pins, Run, to_document
+from schemas.run import Artifacts, DeadLetter, Event, Metrics, Owner, Pins, Run, Version, to_document
 from schemas.run_states import RunState
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,17 @@ class VersionClaim:
 
     run_id: str
     claimed_at: datetime
+    promotable: bool = True
+    promotable_reason: str = ""
+
+    @classmethod
+    def of(cls, run_id: str, claimed_at: datetime, artifacts: Artifacts) -> VersionClaim:
+        """Of the version that the run has."""
+        return cls(run_id, claimed_at, artifacts.promotable, artifacts.promotable_reason)
+
+    def to_document(self, version: int) -> dict[str, Any]:
+        """As `adapters/` holds it."""
+        return Version(version=version, **asdict(self)).model_dump()
 
 
 _PASSED_OVER = 20
@@ -216,11 +227,9 @@ class RunStore:
             batch = self._client.batch()
             counter = {"tenant": seen.run.tenant, "name": seen.run.name, "last_version": version}
             self._put(batch, adapter, before.update_time, counter)
-            batch.create(
-                adapter.collection("versions").document(f"v{version}"),
-                {"version": version, "run_id": run_id, "claimed_at": self._now()},
-            )
             change = protocol.commit(seen.run, owner, numbered, metrics, self._now())
+            claim = VersionClaim.of(run_id, self._now(), change.fields["artifacts"])
+            batch.create(adapter.collection("versions").document(f"v{version}"), claim.to_document(version))
             return self._commit(batch, seen, change, None)
 
         committed: Run = _CONTENDED(attempt)()
@@ -290,9 +299,8 @@ class RunStore:
         _CONTENDED(raise_counter)()
         for number, claim in versions.items():
             if claim is not None:
-                fields = {"version": number, "run_id": claim.run_id, "claimed_at": claim.claimed_at}
                 with suppress(AlreadyExists):
-                    adapter.collection("versions").document(f"v{number}").create(fields)
+                    adapter.collection("versions").document(f"v{number}").create(claim.to_document(number))
 
     def restore_pins(self, tenant: str, folder: str, pins: Pins) -> None:
         """Notes what a drop of a folder pinned, unless a later one is noted."""

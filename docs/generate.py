@@ -50,6 +50,24 @@ An editor with a YAML language server completes and checks while you write, when
 {fields}
 One name may stand where a list of names is expected. `null` takes back what the tenant's defaults say.
 
+## The gate
+
+```yaml
+evaluation: {{max_eval_loss: 1.5, min_improvement: 0.05}}
+```
+
+Held-out data is measured before the first step and, with just the adapter that is saved, after the last. A version that
+misses one of the limits is delivered all the same and its run has SUCCEEDED, but it is marked `promotable: false` with
+`promotable_reason`: on the run and in `STATUS.json` (`artifacts`), in `run.json`, in the model card and in
+`adapters/{{tenant}}~{{name}}/versions/v{{N}}`. No alias may point at such a version, `latest` included.
+
+A gate lets pass what was measured. Where nothing is held out (a single training example and no `dataset.validation`, or
+a `dataset.validation` of which no row is left), no version passes one. Without `evaluation` every version may be
+promoted.
+
+With `training.early_stopping` the adapter with the lowest held-out loss is saved and judged, not the last. Nothing held
+out means that nothing is stopped early and the last is saved.
+
 ## Defaults of a tenant
 
 `gs://DROPS/{{tenant}}/{defaults}` is a part of a manifest that completes every manifest of the tenant, so that a drop

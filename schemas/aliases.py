@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from schemas.manifest import Compute, Dataset, EarlyStopping, Lora, Manifest, Settings, Training
+from schemas.manifest import Compute, Dataset, EarlyStopping, Evaluation, Lora, Manifest, Settings, Training
 
 UNSET: Final = object()
 """What a reader returns where the other tool's value means: not set."""
@@ -198,6 +198,7 @@ SECTIONS: Mapping[str, type[Settings]] = {
     "lora": Lora,
     "training": Training,
     "training.early_stopping": EarlyStopping,
+    "evaluation": Evaluation,
     "compute": Compute,
 }
 _FLAT = ("training", "lora")

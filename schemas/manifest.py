@@ -135,7 +135,7 @@ class Lora(Settings):
 
 
 class EarlyStopping(Settings):
-    """Stop when the held-out loss no longer falls."""
+    """Stop when the held-out loss no longer falls, and save the adapter with which it was lowest."""
 
     patience: Annotated[int, Field(ge=1, le=100)] = 3
     """Evaluations without improvement before stopping."""
@@ -169,7 +169,8 @@ class Training(Settings):
     train_on: Literal["completions", "all"] = "completions"
     """Which tokens the loss counts: the assistant's, or all."""
     early_stopping: EarlyStopping | None = None
-    """Measure the held-out loss after each epoch and stop when it no longer falls."""
+    """Measure the held-out loss after each epoch, stop when it no longer falls, and save the adapter of the epoch with
+    the lowest. Without it the last adapter is saved."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
     """Of the adapter's first weights, dropout, shuffling and the split."""
 
@@ -185,6 +186,16 @@ class Training(Settings):
         if self.epochs is not None and self.max_steps is not None:
             raise ValueError("training.epochs and training.max_steps exclude each other")
         return self
+
+
+class Evaluation(Settings):
+    """The gate: what a version must reach on held-out data to be promoted. One that does not is delivered all the same,
+    marked `promotable: false`."""
+
+    max_eval_loss: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Highest held-out loss after training, in nats a token, of a version that may be promoted."""
+    min_improvement: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Least relative fall of the held-out loss, from before training to after; 0.05 is 5 %."""
 
 
 class Compute(Settings):
@@ -222,6 +233,8 @@ class Manifest(Settings):
     """`qlora` holds the base model in NF4, `lora` in bf16."""
     lora: Lora = Lora()
     training: Training = Training(epochs=3.0)
+    evaluation: Evaluation | None = None
+    """What the version must reach to be promoted; without it every version may be."""
     compute: Compute = Compute()
     export: Annotated[_Exports, BeforeValidator(_one_or_more, json_schema_input_type=_Exports | Literal["adapter"])] = [
         "adapter"

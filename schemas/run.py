@@ -154,11 +154,31 @@ class Progress(Part):
 
 
 class Metrics(Part):
-    """What training reached."""
+    """What training reached. Before: the base model; after: with just the adapter that is saved, both on all of the
+    held-out data. None where nothing was held out."""
 
     train_loss: float | None = None
+    """Of the last step."""
     eval_loss_before: float | None = None
     eval_loss_after: float | None = None
+    """Mean over the trained tokens, in nats."""
+    eval_perplexity_before: float | None = None
+    eval_perplexity_after: float | None = None
+    """e to the loss: among how many words, all equally likely, the model would be as unsure."""
+    eval_token_accuracy_before: float | None = None
+    eval_token_accuracy_after: float | None = None
+    """Share of the trained tokens that the model holds for the most likely, given all before them."""
+    eval_exact_match_before: float | None = None
+    eval_exact_match_after: float | None = None
+    """Share of the short last answers that the model, asked, gives token for token. None where no answer is short."""
+    eval_examples: int = 0
+    """That were held out."""
+    eval_tokens: int = 0
+    """Of them, those that the loss counts."""
+    eval_exact_match_examples: int = 0
+    """Whose last answer is short."""
+    saved_step: int | None = None
+    """Whose adapter was saved: the last, or with early stopping the best."""
 
 
 class Checkpoint(Part):
@@ -179,6 +199,21 @@ class Artifacts(Part):
     uri: str | None = None
     size_bytes: int
     sha256: dict[str, str]
+    promotable: bool = True
+    """False for a version that did not pass the manifest's gate: no alias may point at it."""
+    promotable_reason: str = ""
+    """Why not."""
+
+
+class Version(Part):
+    """`adapters/{tenant}~{name}/versions/v{version}`: whose the number is. Whether the version can be read, its run
+    says."""
+
+    version: int
+    run_id: str
+    claimed_at: datetime
+    promotable: bool = True
+    promotable_reason: str = ""
 
 
 class RunError(Part):

@@ -9,7 +9,7 @@ import pytest
 from adaptml import protocol
 from adaptml.planning.estimate import cost_usd
 from adaptml.protocol import Change, Fenced
-from schemas.manifest import Manifest
+from schemas.manifest import Evaluation, Manifest
 from schemas.run import Artifacts, Checkpoint, Metrics, Owner, Progress, Run, Source
 from schemas.run_states import IllegalChange, RunState
 
@@ -192,6 +192,19 @@ def test_success_needs_a_commit_and_happens_once() -> None:
     assert after.artifacts.uri == "gs://a/v1/"
     assert protocol.succeed(after, "gs://a/v1/") is None
     assert protocol.succeed(run(RunState.EVALUATING), "gs://a/v1/") is None
+
+
+def test_a_version_that_misses_the_gate_is_committed_and_marked() -> None:
+    strict = MANIFEST.model_copy(update={"evaluation": Evaluation(max_eval_loss=1.0)})
+    owned = run(RunState.EVALUATING, owner=ME, manifest=strict)
+    metrics = Metrics(eval_loss_before=3.0, eval_loss_after=2.0)
+    committed = applied(protocol.commit(owned, ME, STAGED, metrics, NOW), owned)
+    after = applied(protocol.succeed(committed, "gs://a/v1/"), committed)
+    assert after.state is RunState.SUCCEEDED
+    assert after.artifacts is not None
+    assert (after.artifacts.promotable, after.artifacts.uri) == (False, "gs://a/v1/")
+    missed = "held-out loss 2 is above max_eval_loss 1"
+    assert after.state_reason == f"version v1 is ready, but not promotable: {missed}"
 
 
 def test_changes_outside_the_table_raise() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 
 from adaptml.objects import PinnedObject
 from adaptml.quota import at_least_spent
-from adaptml.rebuild import _begun, _with_epoch, history, pins_of, with_version
+from adaptml.rebuild import _begun, _claim, _with_epoch, history, pins_of, with_version
 from adaptml.runs import VersionClaim, audit_event
 from schemas.ledger import Account, Month
+from schemas.manifest import Evaluation
 from schemas.run import Artifacts, AuditEntry, DataFile, DatasetSummary, Metrics, Run, Source
 from schemas.run_states import RunState
 from tests.unit.test_protocol import MANIFEST, ME, run
@@ -110,6 +112,26 @@ def test_a_run_that_is_uploaded_whole_is_committed_and_left_to_be_finished() -> 
     assert done.run.state is S.EVALUATING
     assert done.run.artifacts == staged
     assert done.run.cost_usd == 0
+
+
+@pytest.mark.parametrize(("after", "promotable"), [(0.9, True), (1.1, False)])
+def test_the_gate_is_asked_again(after: float, promotable: bool) -> None:
+    found = history(TRAINED[:5])
+    assert found is not None
+    assert found.run.manifest is not None
+    strict = found.run.manifest.model_copy(update={"evaluation": Evaluation(max_eval_loss=1.0)})
+    gated = replace(found, run=found.run.model_copy(update={"manifest": strict}))
+    metrics = Metrics(eval_loss_before=2.0, eval_loss_after=after)
+    done = with_version(gated, PUBLISHED, metrics, NOV + timedelta(minutes=5))
+    assert done.run.artifacts is not None
+    assert done.run.artifacts.promotable is promotable
+
+
+def test_a_versions_own_provenance_says_whether_it_may_be_promoted() -> None:
+    assert _claim({"run_id": "r", "promotable": True, "promotable_reason": ""}, NOV) == VersionClaim("r", NOV)
+    assert _claim({"run_id": "r", "promotable_reason": "missed"}, NOV) == VersionClaim("r", NOV, False, "missed")
+    assert _claim({"run_id": "r"}, NOV) == VersionClaim("r", NOV)
+    assert _claim({}, NOV) is None
 
 
 def test_an_epoch_that_cloud_run_knows_is_not_given_again() -> None:
