@@ -41,11 +41,23 @@ def _hidden_at_labels(model: Any, packed: Packed, device: torch.device) -> tuple
         output = decoder(
             input_ids=packed.input_ids[None].to(device),
             position_ids=packed.position_ids[None].to(device),
-            attention_mask=packed.attention_mask().to(device),
+            attention_mask=_attention_masks(packed, decoder.config.get_text_config(), device),
             use_cache=False,
         )
     at = labels != IGNORED
     return output.last_hidden_state[0][at], labels[at]
+
+
+def _attention_masks(packed: Packed, config: Any, device: torch.device) -> Tensor | dict[str, Tensor]:
+    """One mask; or, by kind of layer, two, where some layers look only at a window of tokens (Gemma 3).
+
+    A model that is given one mask takes it for all layers, and trains its local ones on what they never see later.
+    """
+    mask = packed.attention_mask().to(device)
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return mask
+    near = packed.attention_mask(config.sliding_window).to(device)
+    return {"full_attention": mask, "sliding_attention": near}
 
 
 def refuse_divergence(loss: float, step: int) -> None:

@@ -52,6 +52,7 @@ def load_base(row: BaseModelRow, *, quantise: bool, device: torch.device) -> tup
         trust_remote_code=False,
         use_safetensors=True,
     )
+    leave_out(model, row)
     keep_differentiable(model)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return model, tokenizer
@@ -63,6 +64,15 @@ def chat_tokenizer(row: BaseModelRow) -> ChatTokenizer:
     if found is None:
         raise Refused([problem("base_model_unavailable", model=row.id)])
     return found
+
+
+def leave_out(model: Any, row: BaseModelRow) -> None:
+    """Drops the parts that a training on text does not need: they would take memory, and LoRA layers of the same names.
+
+    What is left keeps its names, so that the adapter fits the whole model.
+    """
+    for part in row.left_out:
+        setattr(model.model, part, None)
 
 
 def keep_differentiable(model: Any) -> None:
@@ -84,6 +94,8 @@ def with_lora(model: Any, manifest: Manifest, row: BaseModelRow) -> Any:
         lora_alpha=manifest.lora.alpha,
         lora_dropout=manifest.lora.dropout,
         target_modules=row.target_modules(manifest.lora.target_modules),
+        # They are not here any more, but where the adapter is loaded.
+        exclude_modules=rf".*\b({'|'.join(row.left_out)})\b.*" if row.left_out else None,
         base_model_name_or_path=row.id,
         revision=row.revision,
     )

@@ -44,10 +44,16 @@ class Packed:
     segments: Tensor
     """Number of the example that a token belongs to."""
 
-    def attention_mask(self) -> Tensor:
-        """[1, 1, tokens, tokens], true where a token may look: back, and only within its own example."""
+    def attention_mask(self, window: int | None = None) -> Tensor:
+        """[1, 1, tokens, tokens], true where a token may look: back, and only within its own example.
+
+        With a window only at so many tokens, itself included, as local layers look.
+        """
         same = self.segments[:, None] == self.segments[None, :]
-        return (same & torch.ones_like(same).tril())[None, None]
+        back = torch.ones_like(same).tril()
+        if window is not None:
+            back = back.triu(1 - window)
+        return (same & back)[None, None]
 
 
 def pack(examples: Sequence[Tokens], row_tokens: int) -> list[Packed]:
