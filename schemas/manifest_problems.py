@@ -76,8 +76,11 @@ def suggestion(word: Any, known: Iterable[str], what: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """The known word that was probably meant."""
+    """The known word that was probably meant: the one that goes on from it, or is spelled most like it."""
     spelled = {name.lower(): name for name in known}
+    longer = [name for low, name in spelled.items() if len(word) > 3 and low.startswith(word.lower())]
+    if len(longer) == 1:
+        return longer[0]
     close = difflib.get_close_matches(word.lower()[:100], spelled, n=1, cutoff=cutoff)
     if close:
         return spelled[close[0]]

@@ -13,7 +13,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from docs.generate import manifest_schema
 from schemas.catalogue import CATALOGUE, FAMILIES, Architecture, BaseModelRow
+from schemas.manifest_problems import suggestion
 
 PUBLISHED = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": 134_515_008,
@@ -181,3 +183,26 @@ def test_every_family_is_used_and_closes_turns_with_a_control_token() -> None:
     for family in FAMILIES.values():
         assert family.end_of_turn in family.control_tokens
         assert family.bos is None or family.bos in family.control_tokens
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("gemma-2b-it", "google/gemma-2b-it"),
+        ("GOOGLE/GEMMA-2B-IT", "google/gemma-2b-it"),
+        ("google/gemma-3-1b-pt", "google/gemma-3-1b-it"),
+        ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-7B-Instruct"),
+        ("Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-1B-Instruct"),
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("mistralai/Mistral-7B-Instruct-v0.2", "mistralai/Mistral-7B-Instruct-v0.3"),
+        ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("unsloth/Llama-3.2-3B-Instruct", "meta-llama/Llama-3.2-3B-Instruct"),
+    ],
+)
+def test_the_model_that_was_meant_is_suggested(asked: str, meant: str) -> None:
+    assert suggestion(asked, CATALOGUE, "models") == f"Did you mean {meant}?"
+
+
+def test_an_editor_is_offered_every_model() -> None:
+    assert manifest_schema()["properties"]["base_model"]["enum"] == sorted(CATALOGUE)

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptml.planning import estimate as estimating
 from adaptml.planning.estimate import (
+    BF16_BYTES,
     COUNTED,
     FROM_CHARACTERS,
+    NF4_BYTES,
     PRICES,
     STARTUP_S,
     Basis,
@@ -78,6 +81,36 @@ def test_gemma_2b_has_the_parameters_of_the_original() -> None:
     shape = CATALOGUE["google/gemma-2b-it"].architecture
     assert shape.parameters() == 2_506_172_416
     assert shape.lora_parameters(16, ATTENTION) == 3_686_400
+
+
+@pytest.mark.parametrize("model", sorted(CATALOGUE))
+def test_every_parameter_takes_its_place_in_the_plan(model: str) -> None:
+    """Quantising takes it from the linear layers' weights and from nothing else: embeddings, norms, biases stay."""
+    shape = CATALOGUE[model].architecture
+    qlora, lora = gpu_memory_bytes(manifest(model)), gpu_memory_bytes(manifest(model, method="lora"))
+    assert lora - qlora == pytest.approx(shape.linear_parameters() * (BF16_BYTES - NF4_BYTES))
+    without = shape.model_copy(update={"qkv_bias": not shape.qkv_bias})
+    with patch.object(estimating, "CATALOGUE", {model: CATALOGUE[model].model_copy(update={"architecture": without})}):
+        others = without.parameters() - shape.parameters()
+        assert others == without.bias_parameters() - shape.bias_parameters() != 0
+        assert gpu_memory_bytes(manifest(model)) - qlora == pytest.approx(others * BF16_BYTES)
+
+
+def test_local_layers_need_a_mask_of_their_own() -> None:
+    row, tokens = CATALOGUE["google/gemma-3-1b-it"], 4096
+    without = row.model_copy(update={"architecture": row.architecture.model_copy(update={"sliding_window": None})})
+    asked = manifest(row.id, training={"max_seq_length": tokens})
+    with patch.object(estimating, "CATALOGUE", {row.id: without}):
+        one = gpu_memory_bytes(asked)
+    assert gpu_memory_bytes(asked) - one == pytest.approx(tokens**2)
+
+
+def test_a_square_of_tokens_outgrows_everything_else() -> None:
+    """So that no plan holds a context of 128 k tokens for a small thing."""
+    model = "meta-llama/Llama-3.2-1B-Instruct"
+    half, whole = (gpu_memory_bytes(manifest(model, training={"max_seq_length": n})) for n in (65_536, 131_072))
+    assert whole - half > 3 * (131_072**2 - 65_536**2)
+    assert not estimate(manifest(model, training={"max_seq_length": 131_072}), 0, 1).fits
 
 
 def test_quantising_shrinks_the_plan_and_length_grows_it() -> None:
