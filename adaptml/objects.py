@@ -63,6 +63,14 @@ class ObjectStore:
         for blob in self._client.list_blobs(bucket, prefix=prefix):
             yield _pinned(blob)
 
+    def generations(self, bucket: str, glob: str) -> Iterator[PinnedObject]:
+        """All generations of objects whose names match, as far as the bucket keeps them, oldest first for each name.
+
+        A service that knows no globs returns more; the caller looks at names anyway.
+        """
+        for blob in self._client.list_blobs(bucket, match_glob=glob, versions=True):
+            yield _pinned(blob)
+
     def upload_new(self, bucket: str, name: str, path: Path) -> None:
         """Uploads a file to a name that must not exist. An object that is there already stays as it is."""
         blob = self._client.bucket(bucket).blob(name)

@@ -24,6 +24,7 @@ from adaptml.settings import Settings
 from functions import bucket_events, dispatcher
 from functions.bucket_events import Landed
 from functions.intake import advance, run_of_drop
+from schemas import layout
 from schemas.layout import DropPath, ObjectRole
 from schemas.run import Run
 from schemas.run_states import RunState
@@ -185,11 +186,11 @@ def free_lost_slots(services: Services, attempts: set[str]) -> None:
 
 
 def sweep_drops(services: Services) -> None:
-    """Takes in what was lately written to the drops bucket and whose event was lost."""
+    """Takes in what was lately written to the drops bucket and whose event was lost; also if it was written over since."""
     since = services.now() - timedelta(seconds=services.settings.sweep_window_s)
     landed = [
         Landed(path, item.generation, item.created_at)
-        for item in services.objects.list(services.settings.drops_bucket)
+        for item in services.objects.generations(services.settings.drops_bucket, layout.COMMITTING)
         if item.created_at >= since and (path := DropPath.parse(item.bucket, item.name)) is not None
     ]
     manifests = {

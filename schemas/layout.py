@@ -20,6 +20,9 @@ OUR_FILES = frozenset({STATUS, REJECTED, REPORT, PREVIEW})
 CANCEL, RESUME = "CANCEL", "RESUME"
 """Files that a user puts beside a drop to end its runs, or to take the last one up again. Their content is not read."""
 
+COMMITTING = f"**/{{{','.join((*MANIFEST_NAMES, CANCEL, RESUME))}}}"
+"""A glob, as Cloud Storage's listing knows it, for the files that ask for something by themselves."""
+
 DEFAULTS = "_defaults.yaml"
 """A tenant's own defaults, in the tenant's folder; in no drop's folder, so that its event starts nothing."""
 RESERVED = frozenset({*MANIFEST_NAMES, *OUR_FILES, DEFAULTS, CANCEL, RESUME})

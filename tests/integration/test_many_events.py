@@ -18,7 +18,8 @@ from google.cloud.firestore_v1.base_query import FieldFilter
 from local.wiring import STORAGE_TOPIC
 from schemas.run import Run
 from schemas.run_states import RunState
-from tests.cloud import DROPS, PROJECT, TestCloud, chat_rows, eventually, manifest
+from tests.apart import cloud_apart
+from tests.cloud import DROPS, PROJECT, STUB, TestCloud, chat_rows, eventually, manifest
 
 COUNT = int(os.environ.get("SOAK_DROPS", "12"))
 """500 in the long test (`make soak`): 7,000 objects, 10,000 events."""
@@ -26,6 +27,13 @@ FILES = 13
 DUPLICATES = 3 / 7
 """Of the events that the bucket sends: 30 % of all that are delivered."""
 SEED = int(os.environ.get("SOAK_SEED", "1"))
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCloud]:
+    """One in which data has time to arrive: copying many drops in random order takes a while."""
+    with cloud_apart(tmp_path_factory.mktemp("many"), ADAPTML_TRAINER_COMMAND=STUB, ADAPTML_GPU_QUOTA="4") as started:
+        yield started
 
 
 @contextmanager

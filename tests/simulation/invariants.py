@@ -350,7 +350,7 @@ class Invariants:
         functions = self.cloud.topics.functions
         undelivered = {json.loads(one.body)["request_id"] for one in functions["run-requests"].dead_letters}
         requested = {run_id for run_id, request_id in self.asked.requests.items() if request_id not in undelivered}
-        owed = {run_id for run_id, drop in self.asked.drops.items() if not self._is_superseded(*drop)} | requested
+        owed = self.asked.drops.keys() | requested
         if missing := owed - runs.keys():
             self.broken(f"nobody took in {sorted(missing)}")
         if strangers := runs.keys() - self.asked.drops.keys() - self.asked.resumes - self.asked.requests.keys():
@@ -362,11 +362,6 @@ class Invariants:
         )
         if twice := [source for source, count in sources.items() if count > 1]:
             self.broken(f"several runs of {twice}")
-
-    def _is_superseded(self, name: str, generation: int) -> bool:
-        """Its event was lost, and before a sweep could find it, it was written over."""
-        present = self.cloud.storage.present[DROPS][name]
-        return generation in self.cloud.lost[DROPS, name] and present.generation != generation
 
     def _check_announced(self, run_id: str, run: Stored) -> None:
         if len(self.events[run_id]) != run["revision"]:

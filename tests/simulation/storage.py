@@ -85,10 +85,15 @@ class Client:
         """One of the buckets."""
         return Bucket(self.storage, name)
 
-    def list_blobs(self, bucket: str, prefix: str = "") -> Iterator[Blob]:
-        """Newest generations."""
+    def list_blobs(
+        self, bucket: str, prefix: str = "", match_glob: str | None = None, versions: bool = False
+    ) -> Iterator[Blob]:
+        """Newest generations, or all; globs are not known."""
         if self.storage.reached("list", bucket, prefix) is Fate.LOST:
             self.storage.world.lose()
+        if versions:
+            kept = [held for (of, _, _), held in self.storage.kept.items() if of == bucket]
+            return (Blob(self.storage, bucket, one.name, held=one) for one in kept)
         held = self.storage.present.get(bucket, {})
         found = [held[name] for name in self.storage.names(bucket, prefix)]
         return (Blob(self.storage, bucket, one.name, held=one) for one in found)
