@@ -186,7 +186,7 @@ def free_lost_slots(services: Services, attempts: set[str]) -> None:
 
 
 def sweep_drops(services: Services) -> None:
-    """Takes in what was lately written to the drops bucket and whose event was lost; also if it was written over since."""
+    """Takes in what was lately written to the drops bucket and whose event was lost, also where it was written over."""
     since = services.now() - timedelta(seconds=services.settings.sweep_window_s)
     landed = [
         Landed(path, item.generation, item.created_at)
