@@ -16,7 +16,8 @@ demo: $(READY)  ## local cloud, a real gsutil cp, a run to its adapter
 	@$(PY) -m local demo $(if $(KEEP),--keep)
 
 test: $(READY) lint  ## everything: lint, types, import rules, unit, integration, end to end
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests/unit tests/model tests/simulation
+	OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n 2 --dist loadfile tests/integration tests/e2e
 
 up: $(READY)  ## start the local cloud in the background
 	@$(PY) -m local up
@@ -55,6 +56,8 @@ bench: $(READY)  ## what is measured, each against its floor or a peer
 	$(PY) -m benchmarks.growth
 	$(PY) -m benchmarks.checkpoint
 	$(PY) -m benchmarks.dataset_check
+	$(PY) -m benchmarks.training --parity
+	$(PY) -m benchmarks.training
 
 fuzz: $(READY)  ## a million inputs to all that reads what users send: make fuzz RUNS=1000000
 	$(PY) -m tests.fuzz --runs $(or $(RUNS),100000)
