@@ -41,10 +41,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
+def judgement(manifest: Manifest | None, metrics: Metrics) -> dict[str, bool | str]:
+    """As the documents of a version hold it."""
+    against = objections(manifest.evaluation if manifest else None, metrics)
+    return {"promotable": not against, "promotable_reason": "; ".join(against)}
+
+
 def judged(artifacts: Artifacts, manifest: Manifest | None, metrics: Metrics) -> Artifacts:
     """The version with what the gate says of it."""
-    against = objections(manifest.evaluation if manifest else None, metrics)
-    return artifacts.model_copy(update={"promotable": not against, "promotable_reason": "; ".join(against)})
+    return artifacts.model_copy(update=judgement(manifest, metrics))
 
 
 def newest(versions: Iterable[Version]) -> int | None:

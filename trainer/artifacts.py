@@ -13,6 +13,7 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from adaptml.gate import judgement
 from adaptml.planning.estimate import cost_usd
 from adaptml.publishing import CHECKSUMS
 from schemas.catalogue import BaseModelRow
@@ -54,6 +55,7 @@ def write(
         "dataset": run.dataset.model_dump(mode="json"),
         "base_model": {"id": row.id, "revision": row.revision, "licence": row.licence},
         "metrics": metrics.model_dump(mode="json"),
+        **judgement(run.manifest, metrics),
         "attempt": run.attempt,
         "execution": run.execution,
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},

@@ -6,6 +6,7 @@ import json
 
 from schemas.catalogue import BaseModelRow
 from schemas.run import Metrics, Run
+from trainer.card_evaluation import answers, held_out
 from trainer.evaluate import Sample
 
 
@@ -21,7 +22,6 @@ def model_card(
     files = "\n".join(
         f"| `{_cell(f.name)}` | {f.role} | {f.size:,} | {f.generation} | `{f.crc32c}` |" for f in run.dataset.files
     )
-    shown = "\n".join(_sample(sample) for sample in samples) or "No held-out conversation to show.\n"
     return f"""---
 base_model: {row.id}
 library_name: peft
@@ -35,9 +35,11 @@ A LoRA adapter for [{row.id}](https://huggingface.co/{row.id}), trained by Adapt
 
 The licence of the base model, **{row.licence}**, goes on to apply.
 
-| held-out loss before | held-out loss after | training loss at the end | time | list price on {manifest.compute.accelerator} for that time |
-| --- | --- | --- | --- | --- |
-| {_figure(metrics.eval_loss_before)} | {_figure(metrics.eval_loss_after)} | {_figure(metrics.train_loss)} | {seconds:.0f} s | ${cost_usd:.4f} |
+| training loss at the end | time | list price on {manifest.compute.accelerator} for that time |
+| --- | --- | --- |
+| {_figure(metrics.train_loss)} | {seconds:.0f} s | ${cost_usd:.4f} |
+
+{held_out(manifest, metrics)}
 
 ## Use
 
@@ -63,19 +65,7 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 | --- | --- | --- | --- | --- |
 {files}
 
-## Answers to held-out prompts
-
-{shown}"""
-
-
-def _sample(sample: Sample) -> str:
-    parts = {"asked": sample.question, "base model": sample.before, "with this adapter": sample.after}
-    return "\n".join(f"**{title}**\n\n{_block(text)}\n" for title, text in parts.items())
-
-
-def _block(text: str) -> str:
-    """Text of the data as an indented code block: nothing in it is Markdown or HTML."""
-    return "\n".join("    " + line for line in (text or "(nothing)").splitlines())
+{answers(samples)}"""
 
 
 def _cell(text: str) -> str:

@@ -1,23 +1,50 @@
-"""Evaluation: held-out loss, and answers with and without the adapter."""
+"""Evaluation: what the model makes of held-out data, and answers with and without the adapter."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from adaptml.dataset.shapes import content_of
 from adaptml.tokens.chat import ChatTokenizer
+from schemas.run import Metrics
 from trainer.loss import completion_loss
-from trainer.packing import Tokens, pack
+from trainer.packing import IGNORED, Packed, Tokens, pack
 
 EVALUATION_ROW_TOKENS = 2048
+ANSWER_TOKENS = 32
+"""A short answer: with its end of turn, at most so many tokens. Longer ones are hardly ever met token for token."""
 SAMPLES = 3
 NEW_TOKENS = 80
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model makes of held-out examples."""
+
+    loss: float
+    """Mean cross entropy over the trained tokens, in nats."""
+    token_accuracy: float
+    """Share of the trained tokens that the model holds for the most likely, given all before them."""
+    exact_match: float | None
+    """Share of the short answers of which that is true of every token; None where no answer is short."""
+    examples: int
+    tokens: int
+    """That the loss counts."""
+    short_answers: int
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """By the names of the curve and of `Run.metrics`."""
+        perplexity = math.exp(min(self.loss, 700.0))  # more is no number that a float holds
+        found = {"loss": self.loss, "perplexity": perplexity, "token_accuracy": self.token_accuracy}
+        return found if self.exact_match is None else found | {"exact_match": self.exact_match}
 
 
 @dataclass(frozen=True)
@@ -42,25 +69,90 @@ class Patience:
     best: float = math.inf
     without: int = 0
 
-    def is_used_up(self, measured: float) -> bool:
-        """Takes the next measurement."""
-        self.without = 0 if measured < self.best else self.without + 1
+    def takes(self, measured: float) -> bool:
+        """Takes the next measurement; true when it is the best so far."""
+        is_best = measured < self.best
+        self.without = 0 if is_best else self.without + 1
         self.best = min(self.best, measured)
+        return is_best
+
+    @property
+    def is_used_up(self) -> bool:
+        """True when training should end."""
         return self.without >= self.patience
 
 
 @torch.no_grad()
-def loss(model: Any, examples: Sequence[Tokens], device: torch.device, alive: Callable[[], None]) -> float | None:
-    """Mean cross entropy over the trained tokens of the examples, in nats; None without examples."""
+def measure(model: Any, examples: Sequence[Tokens], device: torch.device, alive: Callable[[], None]) -> Measured | None:
+    """One pass over the examples; None without any.
+
+    Exact match needs no generation. Greedy decoding answers with just the expected tokens when, and only when, at each
+    of them the most likely token after all before it is the expected one; and that is what this pass sees, for all
+    examples at once. (Kernels that round in another order may decide a near tie otherwise.)
+    """
     model.eval()
     tokens = sum(example.trained_tokens for example in examples)
     if not tokens:
         return None
-    total = 0.0
+    total, right = 0.0, 0
+    answers: list[bool] = []
     for packed in pack(examples, EVALUATION_ROW_TOKENS):
-        total += completion_loss(model, packed, device).item()
+        pieces: list[Tensor] = []
+        total += completion_loss(model, packed, device, pieces).item()
+        hits = torch.cat(pieces).cpu()
+        right += int(hits.sum())
+        answers += short_answers(packed, hits)
         alive()
-    return total / tokens
+    matched = sum(answers) / len(answers) if answers else None
+    return Measured(total / tokens, right / tokens, matched, len(examples), tokens, len(answers))
+
+
+def loss(model: Any, examples: Sequence[Tokens], device: torch.device, alive: Callable[[], None]) -> float | None:
+    """The loss alone."""
+    measured = measure(model, examples, device, alive)
+    return measured.loss if measured else None
+
+
+def short_answers(packed: Packed, hits: Tensor) -> Iterator[bool]:
+    """Of each example of the row whose last answer is short: whether all of it was met. `hits`: of its trained tokens.
+
+    An answer is an unbroken piece of trained tokens. What is trained on from its beginning asks nothing and has none.
+    """
+    trained = packed.next_tokens != IGNORED
+    example, place = packed.segments[trained], packed.position_ids[trained]
+    for number in example.unique():
+        mine = example == number
+        places, met = place[mine], hits[mine]
+        if places[0] == 0:
+            continue
+        breaks = (places.diff() > 1).nonzero()
+        last = met[int(breaks[-1]) + 1 :] if len(breaks) else met
+        if len(last) <= ANSWER_TOKENS:
+            yield bool(last.all())
+
+
+def metrics(
+    before: Measured | None,
+    after: Measured | None = None,
+    *,
+    train_loss: float | None = None,
+    saved_step: int | None = None,
+) -> Metrics:
+    """As the run's document holds them."""
+    figures = {
+        f"eval_{name}_{when}": figure
+        for when, measured in (("before", before), ("after", after))
+        if measured is not None
+        for name, figure in measured.figures.items()
+    }
+    trained: dict[str, Any] = {"train_loss": train_loss, "saved_step": saved_step}
+    if (held_out := after or before) is not None:
+        trained |= {
+            "eval_examples": held_out.examples,
+            "eval_tokens": held_out.tokens,
+            "eval_exact_match_examples": held_out.short_answers,
+        }
+    return Metrics(**trained, **figures)
 
 
 @torch.no_grad()

@@ -15,11 +15,12 @@ CHUNK = 1024
 """Positions whose logits exist at a time: with a vocabulary of 256 k words, 1 GB in fp32."""
 
 
-def completion_loss(model: Any, packed: Packed, device: torch.device) -> Tensor:
+def completion_loss(model: Any, packed: Packed, device: torch.device, hits: list[Tensor] | None = None) -> Tensor:
     """Sum of the cross entropies of the trained tokens of one packed row; a scalar in fp32.
 
     The sum, not the mean: the caller divides by the tokens of the whole optimizer step, so that a step's loss does
-    not depend on how it is cut into rows (a mean of means would weigh short rows more).
+    not depend on how it is cut into rows (a mean of means would weigh short rows more). Into `hits` goes, piece by
+    piece, whether each of these tokens is the one that the model holds for the most likely.
     """
     hidden, labels = _hidden_at_labels(model, packed, device)
     head = model.get_output_embeddings()
@@ -30,6 +31,8 @@ def completion_loss(model: Any, packed: Packed, device: torch.device) -> Tensor:
         total = total + torch.nn.functional.cross_entropy(
             logits.float(), labels[start : start + CHUNK], reduction="sum"
         )
+        if hits is not None:
+            hits.append(logits.argmax(-1) == labels[start : start + CHUNK])
     return total
 
 

@@ -8,13 +8,25 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-_BOARDS = {
-    "loss": "train/loss",
-    "learning_rate": "train/learning_rate",
-    "grad_norm": "train/grad_norm",
-    "tokens_per_s": "train/tokens_per_s",
-    "eval_loss": "eval/loss",
+from trainer.evaluate import Measured
+
+_TRAINING = (
+    "epoch",
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "tokens_per_s",
+    "tokens",
+    "trained_tokens",
+)
+_GPU = ("gpu_memory_gb", "gpu_use_percent", "gpu_power_w", "gpu_temperature_c")
+_HELD_OUT = ("eval_loss", "eval_perplexity", "eval_token_accuracy", "eval_exact_match")
+BOARDS = {
+    **{name: f"train/{name}" for name in _TRAINING},
+    **{name: f"gpu/{name.removeprefix('gpu_')}" for name in _GPU},
+    **{name: f"eval/{name.removeprefix('eval_')}" for name in _HELD_OUT},
 }
+"""Name in metrics.jsonl → what TensorBoard calls it."""
 
 
 class MetricsLog:
@@ -32,10 +44,10 @@ class MetricsLog:
         """One optimizer step."""
         self._add(point)
 
-    def evaluation(self, *, step: int, loss: float | None) -> None:
-        """One measurement on held-out data."""
-        if loss is not None:
-            self._add({"step": step, "eval_loss": loss})
+    def evaluation(self, step: int, measured: Measured | None) -> None:
+        """One measurement on held-out data, of the adapter as it was after this step."""
+        if measured is not None:
+            self._add({"step": step} | {f"eval_{name}": figure for name, figure in measured.figures.items()})
 
     def close(self) -> None:
         """Everything is on disk after this."""
@@ -48,6 +60,6 @@ class MetricsLog:
 
     def _write(self, point: dict[str, Any]) -> None:
         self._lines.write(json.dumps(point) + "\n")
-        for name, board in _BOARDS.items():
+        for name, board in BOARDS.items():
             if name in point:
                 self._board.add_scalar(board, point[name], point["step"])

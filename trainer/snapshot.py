@@ -1,8 +1,9 @@
 """The state of training at the boundary of a step, and its form as a file.
 
 What is in it decides what the next step does: LoRA weights, AdamW's moments, the schedule, the random numbers of
-dropout, and how far the loop is. Batches are not in it; they follow from seed and step. So training that goes on from
-a snapshot does on the CPU, to the last bit, what it would have done without a break.
+dropout, the best adapter so far where training may stop early, and how far the loop is. Batches are not in it; they
+follow from seed and step. So training that goes on from a snapshot does on the CPU, to the last bit, what it would have
+done without a break.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from trainer.evaluate import Patience
+from trainer.evaluate import Measured, Patience
 
-FORMAT = "adaptml-checkpoint-1"
+FORMAT = "adaptml-checkpoint-2"
 """Raised when what is in a file changes its meaning."""
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW keeps of each parameter."""
@@ -42,14 +43,21 @@ class Position:
     """Optimizer steps that are done."""
     loss: float | None = None
     """Of the last step."""
-    loss_before: float | None = None
+    before: Measured | None = None
     """On held-out data, before the first step."""
     seen_tokens: int = 0
+    """All of the examples so far; there is no padding."""
+    trained_tokens: int = 0
+    """Of them, those that the loss counts."""
     seconds: float = 0.0
     """That this attempt and those it goes on from have taken."""
     patience: Patience | None = None
     is_over: bool = False
     """True once early stopping has ended training."""
+    best_step: int | None = None
+    """Where the held-out loss was lowest so far; only early stopping keeps it."""
+    best: dict[str, Tensor] = field(default_factory=dict, compare=False)
+    """The LoRA weights of that step, on the CPU, under the names of the model. Never changed, only replaced."""
     points: list[dict[str, Any]] = field(default_factory=list)
     """The lines of metrics.jsonl."""
 
@@ -62,7 +70,7 @@ class Snapshot:
     tensors: dict[str, Tensor]
     """On the CPU."""
     notes: str
-    """The position but for its points, as JSON."""
+    """The position but for its points and its tensors, as JSON."""
 
 
 def take(model: Any, optimizer: Any, scheduler: Any, position: Position) -> Snapshot:
@@ -74,8 +82,9 @@ def take(model: Any, optimizer: Any, scheduler: Any, position: Position) -> Snap
     # As a tensor: the header of a file, where the other notes are, has an upper bound, and the curve has none.
     curve = json.dumps(position.points).encode()
     tensors[_CURVE] = torch.frombuffer(bytearray(curve), dtype=torch.uint8)
-    known = asdict(replace(position, points=[]))
-    del known["points"]
+    tensors |= {f"best/{name}": tensor for name, tensor in position.best.items()}
+    known = asdict(replace(position, points=[], best={}))
+    del known["points"], known["best"]
     known["schedule"] = {key: value for key, value in scheduler.state_dict().items() if key in _SCHEDULE}
     return Snapshot(position.step, tensors, json.dumps(known))
 
@@ -85,6 +94,8 @@ def restore(snapshot: Snapshot, model: Any, optimizer: Any, scheduler: Any) -> P
     position, schedule = _parse(snapshot)
     found = {name: _found(snapshot, name, tensor) for name, tensor in _expected(model)}
     dropout = _found(snapshot, _CPU_RNG, torch.get_rng_state())
+    if position.best_step is not None:
+        position.best = {name: _found(snapshot, f"best/{name}", tensor) for name, tensor in _trained(model)}
 
     with torch.no_grad():
         for name, parameter in _trained(model):
@@ -101,13 +112,30 @@ def restore(snapshot: Snapshot, model: Any, optimizer: Any, scheduler: Any) -> P
     return position
 
 
+def keep_best(model: Any, position: Position) -> None:
+    """The adapter as it is now is the best so far."""
+    position.best_step = position.step
+    position.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _trained(model)}
+
+
+@torch.no_grad()
+def put_best(model: Any, position: Position) -> int:
+    """Puts the best adapter in the place of the last, where one was kept; returns the step that the model is at."""
+    if position.best_step is None:
+        return position.step
+    for name, parameter in _trained(model):
+        parameter.copy_(position.best[name])
+    return position.best_step
+
+
 def _parse(snapshot: Snapshot) -> tuple[Position, dict[str, Any]]:
     try:
         notes = json.loads(snapshot.notes)
         schedule = notes.pop("schedule")
-        patience = Patience(**notes.pop("patience")) if notes["patience"] is not None else notes.pop("patience")
+        for name, kind in (("before", Measured), ("patience", Patience)):
+            notes[name] = kind(**notes[name]) if notes[name] is not None else None
         points = json.loads(snapshot.tensors[_CURVE].numpy().tobytes())
-        return Position(**notes, patience=patience, points=points), schedule
+        return Position(**notes, points=points), schedule
     except (ValueError, LookupError, TypeError) as error:
         raise Unreadable("its notes are not those of this version") from error
 

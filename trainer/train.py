@@ -13,16 +13,17 @@ from transformers import get_scheduler
 
 from adaptml.planning.estimate import batch_size
 from schemas.catalogue import CATALOGUE
-from schemas.run import Metrics, Progress
+from schemas.run import Progress
 from schemas.run_states import RunState
 from trainer import artifacts, data, evaluate
 from trainer.attempt import Attempt
 from trainer.checkpoint import Checkpoints, fingerprint
+from trainer.gpu import Gpu
 from trainer.loss import completion_loss, refuse_divergence
 from trainer.metrics import MetricsLog
 from trainer.model import chat_tokenizer, load_base, lora_parameters, round_adapter, with_lora
 from trainer.packing import pack
-from trainer.snapshot import Position, Snapshot, take
+from trainer.snapshot import Position, Snapshot, keep_best, put_best, take
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def train(attempt: Attempt) -> None:
     checkpoints = Checkpoints(attempt, fingerprint(manifest, row, examples, held_out))
     done = checkpoints.go_on(model, optimizer, scheduler)
     if done is None:
-        done = Position(loss_before=evaluate.loss(model, held_out, device, alive=attempt.alive))
+        done = Position(before=evaluate.measure(model, held_out, device, alive=attempt.alive))
         if settings.early_stopping is not None:
             done.patience = evaluate.Patience(settings.early_stopping.patience)
     earlier_s, tokens_before, first = done.seconds, done.seen_tokens, done.step
@@ -83,24 +84,33 @@ def train(attempt: Attempt) -> None:
     def save() -> None:
         checkpoints.save(state())
 
+    def measure_to_stop(patience: evaluate.Patience) -> None:
+        """For early stopping: keeps the adapter if it is the best so far, and says whether training is over."""
+        measured = evaluate.measure(model, held_out, device, alive=lambda: attempt.alive(save))
+        metrics_log.evaluation(done.step, measured)
+        if measured is not None:
+            if patience.takes(measured.loss):
+                keep_best(model, done)
+            done.is_over = patience.is_used_up
+
     progress = Progress(step=done.step, total_steps=total_steps, epoch=done.step / steps_per_epoch, loss=done.loss)
     summary = attempt.run.dataset.model_copy(update={"tokens": epoch_tokens})
     where = f"training on {device.type}" + (f", from step {done.step}" if done.step else "")
-    attempt.enter(RunState.TRAINING, where, dataset=summary, progress=progress)
+    known = evaluate.metrics(done.before)
+    attempt.enter(RunState.TRAINING, where, dataset=summary, progress=progress, metrics=known)
     metrics_log = MetricsLog(folder, done.points)
     if done.points:
         attempt.catch_up(done.points)
     else:
-        metrics_log.evaluation(step=0, loss=done.loss_before)
+        metrics_log.evaluation(0, done.before)
+    gpu = Gpu(device)
     loop_started = time.monotonic()
     steps = range(done.step, done.step if done.is_over else total_steps)
     for batch in data.batches(examples, per_step, steps, settings.seed):
         if done.patience is not None and done.step and done.step % steps_per_epoch == 0:
-            held_out_loss = evaluate.loss(model, held_out, device, alive=lambda: attempt.alive(save))
-            metrics_log.evaluation(step=done.step, loss=held_out_loss)
-            if held_out_loss is not None and done.patience.is_used_up(held_out_loss):
+            measure_to_stop(done.patience)
+            if done.is_over:
                 log.info("stopping after step %d: the held-out loss no longer falls", done.step)
-                done.is_over = True
                 break
 
         model.train()
@@ -121,11 +131,13 @@ def train(attempt: Attempt) -> None:
 
         done.step, done.loss = done.step + 1, step_loss
         done.seen_tokens += sum(len(example) for example in batch)
+        done.trained_tokens += trained_tokens
         elapsed = time.monotonic() - loop_started
         point = {
             "step": done.step, "epoch": round(done.step / steps_per_epoch, 4), "loss": step_loss,
             "learning_rate": learning_rate, "grad_norm": grad_norm,
             "tokens_per_s": (done.seen_tokens - tokens_before) / elapsed,
+            "tokens": done.seen_tokens, "trained_tokens": done.trained_tokens, **gpu.read(),
         }  # fmt: skip
         metrics_log.step(point)
         progress = Progress(
@@ -135,7 +147,7 @@ def train(attempt: Attempt) -> None:
             loss=step_loss,
             learning_rate=learning_rate,
             tokens_per_s=point["tokens_per_s"],
-            gpu_memory_gb=torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None,
+            gpu_memory_gb=gpu.memory_gb,
             eta_s=elapsed / (done.step - first) * (total_steps - done.step),
         )
         attempt.report(progress, point)
@@ -144,18 +156,23 @@ def train(attempt: Attempt) -> None:
         checkpoints.save_if_due(state)
     save()
 
-    # Evaluation, of just what will be saved: the adapter rounded to bf16
+    # Evaluation, of just what will be saved: the last adapter, or with early stopping the best, rounded to bf16
     attempt.enter(RunState.EVALUATING, "measuring on held-out data", progress=progress)
+    if done.patience is not None and not done.is_over:
+        measure_to_stop(done.patience)
+    saved_step = put_best(model, done)
     round_adapter(model)
-    loss_after = evaluate.loss(model, held_out, device, alive=attempt.alive)
-    metrics_log.evaluation(step=done.step, loss=loss_after)
+    after = evaluate.measure(model, held_out, device, alive=attempt.alive)
+    if after is not None:
+        refuse_divergence(after.loss, saved_step)
+    metrics_log.evaluation(saved_step, after)
     samples = evaluate.samples(model, tokenizer, chat, held_out, device, alive=attempt.alive)
     metrics_log.close()
 
     # Artifacts
-    metrics = Metrics(train_loss=done.loss, eval_loss_before=done.loss_before, eval_loss_after=loss_after)
+    metrics = evaluate.metrics(done.before, after, train_loss=done.loss, saved_step=saved_step)
     seconds = earlier_s + time.monotonic() - started
     attempt.fetch_report(folder)
     artifacts.write(folder, model, tokenizer, attempt.run, row, metrics, samples, seconds=seconds)
     attempt.commit(folder, artifacts.checksums(folder), metrics)
-    log.info("held-out loss %s before, %s after", done.loss_before, loss_after)
+    log.info("held-out loss %s before, %s after", metrics.eval_loss_before, metrics.eval_loss_after)

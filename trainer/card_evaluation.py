@@ -1,0 +1,98 @@
+"""What the model card says of the evaluation: figures before and after, the gate, answers side by side."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from adaptml.gate import judgement
+from schemas.manifest import Manifest
+from schemas.run import Metrics
+from trainer.evaluate import ANSWER_TOKENS, NEW_TOKENS, Sample
+
+SHOWN = 1500
+"""Characters of one text; samples.jsonl has them whole."""
+
+
+def held_out(manifest: Manifest, metrics: Metrics) -> str:
+    """A section: what the base model and the model with the adapter make of held-out data."""
+    return "\n\n".join(["## On held-out data", *_figures(metrics), *_gate(manifest, metrics)])
+
+
+def _figures(metrics: Metrics) -> list[str]:
+    if metrics.eval_loss_after is None:
+        return ["Nothing was held out, so nothing was measured."]
+    rows = [
+        ("loss, nats a token", metrics.eval_loss_before, metrics.eval_loss_after, "{:.4f}"),
+        ("perplexity", metrics.eval_perplexity_before, metrics.eval_perplexity_after, "{:,.2f}"),
+        ("token accuracy", metrics.eval_token_accuracy_before, metrics.eval_token_accuracy_after, "{:.1%}"),
+        ("exact match", metrics.eval_exact_match_before, metrics.eval_exact_match_after, "{:.1%}"),
+    ]
+    lines = [
+        f"| {name} | {_figure(before, form)} | {_figure(after, form)} |"
+        for name, before, after, form in rows
+        if after is not None
+    ]
+    table = "\n".join(["| | base model | with this adapter |", "| --- | ---: | ---: |", *lines])
+    counted = f"{_counted(metrics.eval_examples, 'example')}, {_counted(metrics.eval_tokens, 'token')} counted."
+    if metrics.eval_exact_match_examples:
+        counted += (
+            f" Exact match: of the {metrics.eval_exact_match_examples:,} whose last answer has at most {ANSWER_TOKENS} "
+            "tokens, the share that the model, asked, gives token for token (greedy)."
+        )
+    if metrics.saved_step is not None:
+        counted += f" The adapter is that of step {metrics.saved_step:,}."
+    return [table, counted]
+
+
+def _gate(manifest: Manifest, metrics: Metrics) -> list[str]:
+    judged = judgement(manifest, metrics)
+    gate = manifest.evaluation.model_dump(exclude_none=True) if manifest.evaluation else {}
+    if not gate:
+        return []
+    asked = ", ".join(f"`{name}: {limit:g}`" for name, limit in gate.items())
+    if judged["promotable"]:
+        return [f"It passes the manifest's gate ({asked}) and may be promoted."]
+    return [f"**It may not be promoted.** The manifest's gate asks for {asked}: {judged['promotable_reason']}."]
+
+
+def answers(samples: list[Sample]) -> str:
+    """A section: each question with the answer of the data, the base model's and the adapter's."""
+    shown = [_sample(number, sample) for number, sample in enumerate(samples, start=1)]
+    what = f"Greedy, {NEW_TOKENS} tokens at most." if shown else "No held-out conversation to show."
+    return "\n\n".join(["## Answers to held-out prompts", what, *shown]) + "\n"
+
+
+def _sample(number: int, sample: Sample) -> str:
+    texts = {
+        "Asked": sample.question,
+        "In the data": sample.expected,
+        "Base model": sample.before,
+        "With this adapter": sample.after,
+    }
+    return "\n\n".join([f"### {number}", *(f"{title}:\n\n{_block(text)}" for title, text in texts.items())])
+
+
+def _block(text: str) -> str:
+    """Text of the data as an indented code block: nothing in it is Markdown or HTML, whatever stands there."""
+    shown = text.strip()
+    if len(shown) > SHOWN:
+        shown = shown[:SHOWN].rstrip() + " …"
+    return "\n".join("    " + "".join(map(_visible, line)) for line in (shown or "(nothing)").splitlines())
+
+
+def _visible(character: str) -> str:
+    """Another in the place of what a terminal would obey, and of what turns the direction of a text."""
+    is_control = character != "\t" and unicodedata.category(character) in {"Cc", "Cs"}
+    is_hidden = is_control or unicodedata.bidirectional(character) in _TURNING
+    return "\N{REPLACEMENT CHARACTER}" if is_hidden else character
+
+
+_TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "not measured" if value is None else form.format(value).replace("%", " %")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
