@@ -116,6 +116,25 @@ def test_every_part_of_a_qlora_adapter_learns(row: BaseModelRow, prepared: Archi
 
 
 @of_each_type
+def test_blocks_that_are_computed_again_give_the_same_gradients(row: BaseModelRow, prepared: Architecture) -> None:
+    """As on a GPU, where gradient checkpointing is on."""
+    model, _ = load_base(row, quantise=False, device=CPU)
+    model = with_lora(model, asked(row, "attention"), row).train()
+    torch.nn.init.ones_(next(p for name, p in model.named_parameters() if "lora_B" in name))
+    packed = pack([example(29, 9, prepared.vocab), example(5, 1, prepared.vocab)], 64)[0]
+    found = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.enable_input_require_grads()
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.zero_grad()
+        completion_loss(model, packed, CPU).backward()
+        found.append(torch.cat([p.grad.flatten() for p in lora_parameters(model) if p.grad is not None]))
+    assert found[0].abs().sum() > 0
+    assert torch.equal(*found)
+
+
+@of_each_type
 def test_an_adapter_fits_the_whole_model(row: BaseModelRow, prepared: Architecture, tmp_path: Path) -> None:
     """As those load it who have the base model from elsewhere, with all its parts."""
     model, _ = load_base(row, quantise=False, device=CPU)
