@@ -73,8 +73,8 @@ archive: $(READY)  ## the functions as they are deployed: build/functions.zip
 
 lock: $(READY)  ## resolve the requirements anew
 	$(LOCK) --generate-hashes functions/requirements.in -o functions/requirements.txt
-	$(LOCK) --no-annotate trainer/requirements.in | grep -vE '^(torch|triton|nvidia-|cuda-)' > trainer/requirements.txt
-	$(LOCK) --no-annotate tests/requirements.in | grep -vE '^(torch|triton|nvidia-|cuda-)' > tests/requirements.txt
+	$(LOCK) --no-annotate trainer/requirements.in | grep -vE '^(torch|triton|nvidia-(cu|nc|nv)|cuda-)' > trainer/requirements.txt
+	$(LOCK) --no-annotate tests/requirements.in | grep -vE '^(torch|triton|nvidia-(cu|nc|nv)|cuda-)' > tests/requirements.txt
 
 clean: down  ## remove what was built; the environment stays
 	rm -rf .local build

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 
-from adaptml import protocol
+from adaptml import lifecycle, protocol
 from schemas import layout
 from schemas.run_states import RunState
 from tests import tiny_model
 from tests.cloud import ARTIFACTS, eventually
-from tests.training import Desk, kill, step_of, terminate
+from tests.training import Desk, Killed, kill, step_of, terminate
 from tests.unit.bucket import Bucket
 from trainer import evaluate
 from trainer.attempt import Attempt
 from trainer.model import MODELS_DIR
+from trainer.train import train
 
 PLAIN: dict[str, Any] = {
     "lora": {"r": 4, "dropout": 0.2},
@@ -59,6 +62,11 @@ def changed(**training: Any) -> dict[str, Any]:
 
 EARLY = changed(max_steps=None, epochs=30, batch_size=12, learning_rate=0.5, early_stopping={"patience": 2})
 """Two steps an epoch."""
+TO_THE_END = changed(
+    max_steps=None, epochs=7, batch_size=12, learning_rate=0.1, lr_scheduler="constant", early_stopping={"patience": 9}
+)
+"""All steps are done, and the last ones made it worse."""
+IMPROVING = changed(max_steps=None, epochs=3, batch_size=12, learning_rate=2e-3, early_stopping={"patience": 9})
 VARIANTS = {
     "packed": PLAIN,
     "several micro-batches": changed(packing=False),
@@ -67,6 +75,7 @@ VARIANTS = {
     ),
     "bf16": PLAIN | {"method": "lora"},
     "early stopping": EARLY,
+    "early stopping that never stops": TO_THE_END,
 }
 
 
@@ -81,6 +90,78 @@ def test_a_run_that_is_handed_over_twice_ends_with_the_same_bits(
     assert desk.attempt() == 0
     assert_same(desk, whole(**parts))
     assert (desk.run.attempt, desk.run.deaths) == (3, 0)
+
+
+@pytest.mark.parametrize("parts", [EARLY, TO_THE_END, IMPROVING], ids=["stopped", "to the end", "improving"])
+def test_with_early_stopping_the_best_adapter_is_saved(whole: Callable[..., Desk], parts: dict[str, Any]) -> None:
+    run, curve = whole(**parts).run, whole(**parts).curve()
+    *measured, saved = [(point["step"], point["eval_loss"]) for point in curve[1:] if "eval_loss" in point]
+    assert [step for step, _ in measured] == list(range(2, run.progress.step + 1, 2))
+    best = min(measured, key=lambda found: found[1])[0]
+    assert (best == run.progress.step) is (parts is IMPROVING)
+    assert saved[0] == run.metrics.saved_step == best
+    assert saved[1] == run.metrics.eval_loss_after == pytest.approx(min(loss for _, loss in measured), rel=0.02)
+
+    stopped = Desk(every_s=1000, **parts)
+    stopped.attempt(best, terminate)
+    then = load(stopped.bucket.objects[stopped.checkpoints[-1]])
+    weights = {name.removeprefix("weights/"): tensor for name, tensor in then.items() if name.startswith("weights/")}
+    delivered = load(whole(**parts).delivered())
+    assert {name.replace(".default", "") for name in weights} == delivered.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(tensor.to(torch.bfloat16), delivered[name.replace(".default", "")])
+
+
+@pytest.mark.parametrize("parts", [TO_THE_END, IMPROVING], ids=["spoiled", "improving"])
+def test_an_attempt_that_is_killed_while_it_evaluates_chooses_again(
+    whole: Callable[..., Desk], parts: dict[str, Any]
+) -> None:
+    desk = Desk(**parts)
+    attempt = desk.begin()
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    attempt.commit = die  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        attempt.carry_out(train)
+    desk.document.change("", lambda r: protocol.retry_or_fail(r, "killed"))
+    assert desk.attempt() == 0
+    assert_same(desk, whole(**parts))
+
+
+def test_without_early_stopping_the_last_adapter_is_saved(whole: Callable[..., Desk]) -> None:
+    run = whole(**PLAIN).run
+    assert run.metrics.saved_step == run.progress.step == 9
+    assert [point["step"] for point in whole(**PLAIN).curve() if "eval_loss" in point] == [0, 9]
+
+
+def test_what_was_measured_is_told_everywhere(whole: Callable[..., Desk]) -> None:
+    gated = PLAIN | {"evaluation": {"min_improvement": 0.99}}
+    desk = whole(**gated)
+    run, metrics = desk.run, desk.run.metrics
+    assert metrics.eval_loss_before is not None
+    assert metrics.eval_loss_after is not None
+    assert metrics.eval_loss_after < metrics.eval_loss_before
+    assert metrics.eval_perplexity_after == math.exp(metrics.eval_loss_after)
+    assert metrics.eval_token_accuracy_before is not None
+    assert metrics.eval_examples == 1
+    first, *_, last = desk.curve()
+    assert first["eval_token_accuracy"] == metrics.eval_token_accuracy_before
+    assert (last["eval_loss"], last["eval_perplexity"]) == (metrics.eval_loss_after, metrics.eval_perplexity_after)
+
+    assert run.state is RunState.SUCCEEDED
+    assert run.artifacts is not None
+    assert not run.artifacts.promotable
+    provenance = json.loads(desk.delivered("run.json"))
+    status = json.loads(lifecycle.status_json(run))
+    assert provenance["metrics"] == status["metrics"] == metrics.model_dump()
+    assert "min_improvement asks for a fall by 99 %" in provenance["promotable_reason"]
+    for marked in (provenance, status["artifacts"]):
+        assert (marked["promotable"], marked["promotable_reason"]) == (False, run.artifacts.promotable_reason)
+    card = desk.delivered("README.md").decode()
+    assert f"The manifest's gate asks for `min_improvement: 0.99`: {run.artifacts.promotable_reason}." in card
+    assert desk.delivered() == whole(**PLAIN).delivered()  # a gate changes nothing of what is trained
 
 
 def test_measurements_without_improvement_are_counted_across_attempts(whole: Callable[..., Desk]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from tests.unit.small import Small
-from trainer.snapshot import Unreadable, read, restore, write
+from trainer.snapshot import Unreadable, keep_best, put_best, read, restore, write
 
 MINE = "fingerprint"
 
@@ -46,6 +46,53 @@ def test_a_snapshot_is_not_changed_by_the_steps_that_follow() -> None:
     training.go(3)
     assert all(torch.equal(before.tensors[name], tensor) for name, tensor in kept.items())
     assert Small.made().going_on_from(before).position.points == [p for p in training.position.points if p["step"] <= 3]
+
+
+def test_the_best_adapter_so_far_goes_with_it(tmp_path: Path) -> None:
+    training = Small.made().go(3)
+    best = training.weights()
+    keep_best(training.model, training.position)
+    digest = write(training.go(2).snapshot(), tmp_path / "s", MINE)
+    other = Small.made().going_on_from(read((tmp_path / "s").read_bytes(), digest, MINE)).go(2)
+    assert not torch.equal(other.weights(), best)
+    assert put_best(other.model, other.position) == 3
+    assert torch.equal(other.weights(), best)
+    # And once more: a snapshot of what went on from a snapshot.
+    again = Small.made().going_on_from(other.snapshot())
+    assert put_best(again.model, again.position) == 3
+    assert torch.equal(again.weights(), best)
+
+
+def test_a_better_one_takes_its_place() -> None:
+    training = Small.made()
+    for _ in range(2):
+        keep_best(training.go(2).model, training.position)
+    best = training.weights()
+    training = Small.made().going_on_from(training.go(1).snapshot())
+    assert put_best(training.model, training.position) == 4
+    assert torch.equal(training.weights(), best)
+
+
+def test_where_none_was_kept_the_last_stays() -> None:
+    training = Small.made().go(3)
+    last = training.weights()
+    assert put_best(training.model, training.position) == 3
+    assert torch.equal(training.weights(), last)
+    assert not [name for name in training.snapshot().tensors if name.startswith("best/")]
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_snapshot_without_the_best_adapter_that_it_speaks_of_changes_nothing(damage: str) -> None:
+    training = Small.made().go(2)
+    keep_best(training.model, training.position)
+    saved = training.snapshot()
+    tensors = {name: tensor for name, tensor in saved.tensors.items() if name != "best/1.weight"}
+    if damage == "cut":
+        tensors["best/1.weight"] = saved.tensors["best/1.weight"][:-1]
+    before = training.go(1).weights()
+    with pytest.raises(Unreadable, match=r"best/1\.weight is missing, or of another shape"):
+        training.going_on_from(dataclasses.replace(saved, tensors=tensors))
+    assert torch.equal(training.weights(), before)
 
 
 def test_any_program_that_reads_safetensors_reads_it(body: bytes, tmp_path: Path) -> None:
@@ -111,7 +158,8 @@ def test_a_snapshot_of_another_shape_changes_nothing() -> None:
 
 def test_notes_of_another_version_change_nothing() -> None:
     training = Small.made().go(2)
-    saved = dataclasses.replace(training.snapshot(), notes='{"schedule": {}, "patience": null, "momentum": 1}')
+    notes = '{"schedule": {}, "before": null, "patience": null, "momentum": 1}'
+    saved = dataclasses.replace(training.snapshot(), notes=notes)
     before = training.go(1).weights()
     with pytest.raises(Unreadable, match="not those of this version"):
         training.going_on_from(saved)
