@@ -177,6 +177,11 @@ CODES: dict[str, Code] = {
         "{name} is {value}, but {model} reads {context} tokens at most",
         "Set it to {context} or less.",
     ),
+    "export_not_supported": _code(
+        "manifest",
+        "{name}: {model} cannot be exported as {form}: {why}",
+        "Take {form} out of export, or choose another base_model.",
+    ),
     "unsupported_method": _code(
         "manifest",
         "{name}: {found} is not offered; AdaptML trains LoRA adapters on examples (supervised fine-tuning)",
@@ -507,6 +512,12 @@ CODES: dict[str, Code] = {
         "run",
         "the weights of {model} are not where the trainer looks for them",
         "Whoever runs this AdaptML prepares them once with `python -m trainer.prepare`.",
+    ),
+    "export_failed": _code(
+        "run",
+        "the export {form} cannot be delivered: {what}",
+        "The adapter was not published either. Take {form} out of export and copy the manifest again, or ask whoever "
+        "runs this AdaptML.",
     ),
     "cancelled": _code(
         "run",

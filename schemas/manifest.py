@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from schemas.catalogue import CATALOGUE
+from schemas.exports import Form
 from schemas.text import printable
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?"
@@ -29,7 +30,7 @@ FileName = Annotated[str, Field(min_length=1, max_length=500)]
 _Files = Annotated[list[FileName], Field(max_length=100)]
 _TrainFiles = Annotated[list[FileName], Field(min_length=1, max_length=100)]
 _Modules = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=1, max_length=16)]
-_Exports = Annotated[list[Literal["adapter"]], Field(min_length=1)]
+_Exports = Annotated[list[Form], Field(min_length=1)]
 _Seconds = Annotated[int, Field(ge=60, le=86_400)]
 _DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)?")
 GROUPS = ("attention", "all-linear")
@@ -236,10 +237,9 @@ class Manifest(Settings):
     evaluation: Evaluation | None = None
     """What the version must reach to be promoted; without it every version may be."""
     compute: Compute = Compute()
-    export: Annotated[_Exports, BeforeValidator(_one_or_more, json_schema_input_type=_Exports | Literal["adapter"])] = [
-        "adapter"
-    ]
-    """What to deliver. More forms than PEFT's adapter are refused until they are built (docs/decisions.md)."""
+    export: Annotated[_Exports, BeforeValidator(_one_or_more, json_schema_input_type=_Exports | Form)] = ["adapter"]
+    """What to deliver besides PEFT's adapter, which always is: `merged`, base and adapter as one model in bf16, below
+    `merged/`; `gguf`, the LoRA as `adapter.gguf` and the merged model as `model-bf16.gguf` (docs/export.md)."""
     labels: Annotated[
         dict[Annotated[str, Field(max_length=63)], Annotated[str, Field(max_length=63)]], Field(max_length=32)
     ] = {}

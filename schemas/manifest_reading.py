@@ -14,6 +14,7 @@ from schemas import layout, yaml_strict
 from schemas.canonical import canonical
 from schemas.catalogue import CATALOGUE, BaseModelRow
 from schemas.errors import Problem, Refused, problem
+from schemas.exports import GGUF_ARCHITECTURES
 from schemas.manifest import EXCLUSIVE, GROUPS, NAME_PATTERN, Manifest, is_drop_name, is_safe_file_name
 from schemas.manifest_problems import at, problems_of, suggestion
 from schemas.text import printable
@@ -139,6 +140,16 @@ def _of_model(row: BaseModelRow, tree: dict[str, Any], written: Written) -> Iter
     if _is_more(length, row.context):
         place = written.place(("training", "max_seq_length"))
         yield at(place, "context_exceeded", name=place.name, value=printable(length), model=row.id, context=row.context)
+    yield from _of_exports(row, tree, written)
+
+
+def _of_exports(row: BaseModelRow, tree: dict[str, Any], written: Written) -> Iterator[Problem]:
+    asked = tree.get("export")
+    kind = row.architecture.model_type
+    if "gguf" in (asked if isinstance(asked, list) else [asked]) and kind not in GGUF_ARCHITECTURES:
+        why = f"nothing here could check a file of the architecture {kind}"
+        place = written.place(("export",))
+        yield at(place, "export_not_supported", name=place.name, model=row.id, form="gguf", why=why)
 
 
 def _is_more(value: Any, limit: int) -> bool:

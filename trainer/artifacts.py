@@ -20,22 +20,13 @@ from schemas.catalogue import BaseModelRow
 from schemas.run import Metrics, Run
 from trainer.card import model_card
 from trainer.evaluate import Sample
+from trainer.export import Deliverables
 
-_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors")
+_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "gguf")
 
 
-def write(
-    folder: Path,
-    model: Any,
-    tokenizer: Any,
-    run: Run,
-    row: BaseModelRow,
-    metrics: Metrics,
-    samples: list[Sample],
-    *,
-    seconds: float,
-) -> None:
-    """Writes everything but the checksums. PEFT loads the folder as it is."""
+def write(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Writes the adapter and the tokenizer. PEFT loads the folder as it is."""
     config = model.peft_config["default"]
     config.inference_mode = True
     config.save_pretrained(folder)
@@ -46,6 +37,19 @@ def write(
     }
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
+
+
+def describe(
+    folder: Path,
+    run: Run,
+    row: BaseModelRow,
+    metrics: Metrics,
+    samples: list[Sample],
+    delivered: Deliverables,
+    *,
+    seconds: float,
+) -> None:
+    """Writes what tells of it: samples, provenance, model card. Everything but the checksums is there then."""
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(sample.to_dict(), ensure_ascii=False) + "\n" for sample in samples)
     provenance = {
@@ -56,6 +60,7 @@ def write(
         "base_model": {"id": row.id, "revision": row.revision, "licence": row.licence},
         "metrics": metrics.model_dump(mode="json"),
         **judgement(run.manifest, metrics),
+        "exports": [exported.to_dict() for exported in delivered.exported],
         "attempt": run.attempt,
         "execution": run.execution,
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
@@ -64,7 +69,8 @@ def write(
     }
     (folder / "run.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
     accelerator = run.manifest.compute.accelerator if run.manifest else "nvidia-l4"
-    card = model_card(run, row, metrics, samples, seconds=seconds, cost_usd=cost_usd(accelerator, seconds))
+    cost = cost_usd(accelerator, seconds)
+    card = model_card(run, row, metrics, samples, delivered, seconds=seconds, cost_usd=cost)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ import math
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import get_scheduler
@@ -15,7 +16,7 @@ from adaptml.planning.estimate import batch_size
 from schemas.catalogue import CATALOGUE
 from schemas.run import Progress
 from schemas.run_states import RunState
-from trainer import artifacts, data, evaluate
+from trainer import artifacts, data, evaluate, export
 from trainer.attempt import Attempt
 from trainer.checkpoint import Checkpoints, fingerprint
 from trainer.gpu import Gpu
@@ -42,6 +43,7 @@ def train(attempt: Attempt) -> None:
 
     # Model
     model, tokenizer = load_base(row, quantise=manifest.method == "qlora", device=device)
+    export.require(manifest, row, tokenizer)
     model = with_lora(model, manifest, row)
     trained = lora_parameters(model)
     attempt.alive()
@@ -83,6 +85,10 @@ def train(attempt: Attempt) -> None:
 
     def save() -> None:
         checkpoints.save(state())
+
+    def held_out_loss(measured: Any) -> float | None:
+        found = evaluate.measure(measured, held_out, device, alive=attempt.alive)
+        return None if found is None else found.loss
 
     def measure_to_stop(patience: evaluate.Patience) -> None:
         """For early stopping: keeps the adapter if it is the best so far, and says whether training is over."""
@@ -169,10 +175,16 @@ def train(attempt: Attempt) -> None:
     samples = evaluate.samples(model, tokenizer, chat, held_out, device, alive=attempt.alive)
     metrics_log.close()
 
+    # Exports
+    artifacts.write(folder, model, tokenizer)
+    export.release(model)
+    probe = [token for example in held_out or examples for token in example.ids]
+    delivered = export.deliver(manifest, row, folder, tokenizer, probe, held_out_loss, device, attempt.alive)
+
     # Artifacts
     metrics = evaluate.metrics(done.before, after, train_loss=done.loss, saved_step=saved_step)
     seconds = earlier_s + time.monotonic() - started
     attempt.fetch_report(folder)
-    artifacts.write(folder, model, tokenizer, attempt.run, row, metrics, samples, seconds=seconds)
+    artifacts.describe(folder, attempt.run, row, metrics, samples, delivered, seconds=seconds)
     attempt.commit(folder, artifacts.checksums(folder), metrics)
     log.info("held-out loss %s before, %s after", metrics.eval_loss_before, metrics.eval_loss_after)

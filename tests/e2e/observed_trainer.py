@@ -29,19 +29,20 @@ def logits(model: Any, tokenizer: Any) -> torch.Tensor:
     return model(**tokenizer(PROMPT, add_special_tokens=False, return_tensors="pt")).logits
 
 
-def observe(folder: Path) -> None:
-    """Keeps the logits at the moment in which the artifacts are written."""
+def observe(file: Path) -> None:
+    """Keeps the logits at the moment in which the adapter is written."""
     write = artifacts.write
 
-    def write_and_keep(to: Path, model: Any, tokenizer: Any, run: Any, *rest: Any, **named: Any) -> None:
-        save_file({"logits": logits(model, tokenizer).contiguous()}, folder / f"{run.run_id}.safetensors")
-        write(to, model, tokenizer, run, *rest, **named)
+    def write_and_keep(to: Path, model: Any, tokenizer: Any) -> None:
+        save_file({"logits": logits(model, tokenizer).contiguous()}, file)
+        write(to, model, tokenizer)
 
     artifacts.write = write_and_keep
 
 
 if __name__ == "__main__":
     logs.configure()
-    observe(Path(os.environ[LOGITS_FOLDER]))
     attempt = Attempt.begin(Services.from_env(), os.environ)
+    if attempt is not None:
+        observe(Path(os.environ[LOGITS_FOLDER]) / f"{attempt.run.run_id}.safetensors")
     sys.exit(attempt.carry_out(train) if attempt is not None else 0)
