@@ -167,7 +167,7 @@ class Metrics(Part):
     """e to the loss: among how many words, all equally likely, the model would be as unsure."""
     eval_token_accuracy_before: float | None = None
     eval_token_accuracy_after: float | None = None
-    """Share of the trained tokens that the model holds for the most likely, given all before them."""
+    """Share of the trained tokens than which the model holds no other for more likely, given all before them."""
     eval_exact_match_before: float | None = None
     eval_exact_match_after: float | None = None
     """Share of the short last answers that the model, asked, gives token for token. None where no answer is short."""

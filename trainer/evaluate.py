@@ -31,7 +31,7 @@ class Measured:
     loss: float
     """Mean cross entropy over the trained tokens, in nats."""
     token_accuracy: float
-    """Share of the trained tokens that the model holds for the most likely, given all before them."""
+    """Share of the trained tokens than which the model holds no other for more likely, given all before them."""
     exact_match: float | None
     """Share of the short answers of which that is true of every token; None where no answer is short."""
     examples: int
@@ -88,7 +88,8 @@ def measure(model: Any, examples: Sequence[Tokens], device: torch.device, alive:
 
     Exact match needs no generation. Greedy decoding answers with just the expected tokens when, and only when, at each
     of them the most likely token after all before it is the expected one; and that is what this pass sees, for all
-    examples at once. (Kernels that round in another order may decide a near tie otherwise.)
+    examples at once. (Between two tokens that are as good as equally likely rounding decides, in generation and here,
+    and not always alike.)
     """
     model.eval()
     tokens = sum(example.trained_tokens for example in examples)

@@ -20,7 +20,8 @@ def completion_loss(model: Any, packed: Packed, device: torch.device, hits: list
 
     The sum, not the mean: the caller divides by the tokens of the whole optimizer step, so that a step's loss does
     not depend on how it is cut into rows (a mean of means would weigh short rows more). Into `hits` goes, piece by
-    piece, whether each of these tokens is the one that the model holds for the most likely.
+    piece, of each of these tokens whether the model holds no other for more likely. Logits are bf16, in which the first
+    two are equal at a few tokens of a hundred: which of them is "the" most likely would be chance.
     """
     hidden, labels = _hidden_at_labels(model, packed, device)
     head = model.get_output_embeddings()
@@ -32,7 +33,8 @@ def completion_loss(model: Any, packed: Packed, device: torch.device, hits: list
             logits.float(), labels[start : start + CHUNK], reduction="sum"
         )
         if hits is not None:
-            hits.append(logits.argmax(-1) == labels[start : start + CHUNK])
+            given = logits.gather(-1, labels[start : start + CHUNK, None])[:, 0]
+            hits.append(given == logits.amax(-1))
     return total
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -85,7 +86,8 @@ def test_loss_and_accuracy_are_those_of_all_logits(model: Any, chunk: int, monke
             logits = model(input_ids=torch.tensor([example.ids])).logits[0, :-1].float()
         labels = torch.tensor(example.labels[1:])
         total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum").item()
-        right += int((logits.argmax(-1) == labels)[labels != IGNORED].sum())
+        for row, label in zip(logits, labels, strict=True):
+            right += bool(label != IGNORED) and not bool((row > row[label]).any())
         count += int((labels != IGNORED).sum())
     measured = measure(model, examples, CPU, lambda: None)
     assert measured is not None
@@ -94,6 +96,20 @@ def test_loss_and_accuracy_are_those_of_all_logits(model: Any, chunk: int, monke
     assert measured.token_accuracy == right / count
     assert measured.figures["perplexity"] == math.exp(measured.loss)
     assert evaluate.loss(model, examples, CPU, lambda: None) == measured.loss
+
+
+def test_equally_likely_tokens_are_all_right() -> None:
+    """Which of them `argmax` takes is chance, on a GPU even between two calls."""
+    logits = torch.tensor([[1.0, 1.0, 0.5], [1.0, 1.0, 0.5], [1.0, 1.0, 0.5], [float("nan")] * 3, [0.0] * 3])
+    decoder = Mock(
+        return_value=Mock(last_hidden_state=logits[None]), config=Mock(**{"get_text_config.return_value": 0})
+    )
+    stub = Mock(get_output_embeddings=lambda: lambda hidden: hidden)
+    stub.get_base_model.return_value.model = decoder
+    hits: list[torch.Tensor] = []
+    (packed,) = pack([Tokens([9, 0, 1, 2, 0], [IGNORED, 0, 1, 2, 0])], 9)
+    loss.completion_loss(stub, packed, CPU, hits)
+    assert torch.cat(hits).tolist() == [True, True, False, False]
 
 
 def test_measuring_changes_nothing_and_says_that_it_goes_on(model: Any) -> None:
