@@ -55,7 +55,7 @@ def to_fit(manifest: Manifest, fits: Condition) -> str:
     for settings in smaller:
         other = with_settings(manifest, settings)
         if other is not None and (ways := _ways_to_fit(other, fits)):
-            return f"{no_length} {_sentence([settings | way for way in ways])}"
+            return f"{no_length} {_sentence([settings | ways[-1]])}"  # what leaves most; all would be cut as too long
     return f"{no_length} Nor would a smaller model of the catalogue fit; lower lora.r or adapt fewer layers."
 
 

@@ -202,6 +202,16 @@ def test_where_no_length_fits_a_smaller_model_is_named(memory_gb: float, ways: l
     assert suggested(told) == ways
 
 
+def test_what_is_suggested_is_not_cut() -> None:
+    lora = {"r": 256, "target_modules": "all-linear"}
+    asked = manifest("meta-llama/Llama-3.1-8B-Instruct", method="lora", lora=lora, training={"max_seq_length": 442})
+    with patch.dict(PRICES["accelerators"]["nvidia-l4"], memory_gb=2.4):
+        told = hint("does_not_fit", asked)
+    (way,) = suggested(told)
+    assert list(way) == ["base_model", "method", "training.max_seq_length"]
+    assert told.endswith("`.")
+
+
 def test_a_model_that_cannot_chat_does_not_stand_in_for_one_that_can() -> None:
     with patch.dict(PRICES["accelerators"]["nvidia-l4"], memory_gb=4):
         (way,) = suggested(hint("does_not_fit", manifest("Qwen/Qwen3-8B")))
