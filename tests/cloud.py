@@ -132,7 +132,9 @@ class TestCloud:
         return eventually(reached, within_s=within_s, what=lambda: f"{run_id}: {self.services.runs.find(run_id)}")
 
 
-def eventually(probe: Callable[[], T | None], *, within_s: float = 30, what: Callable[[], object] = str) -> T:
+def eventually(
+    probe: Callable[[], T | None], *, within_s: float = 30, every_s: float = 0.1, what: Callable[[], object] = str
+) -> T:
     """The first result that is not None and not False; fails after `within_s`."""
     deadline = time.monotonic() + within_s
     while True:
@@ -141,7 +143,7 @@ def eventually(probe: Callable[[], T | None], *, within_s: float = 30, what: Cal
             return result
         if time.monotonic() > deadline:
             raise AssertionError(f"did not happen within {within_s} s: {what()}")
-        time.sleep(0.1)
+        time.sleep(every_s)
 
 
 def manifest(**settings: Any) -> str:

@@ -164,9 +164,11 @@ def samples(
     examples: Sequence[Tokens],
     device: torch.device,
     alive: Callable[[], None],
+    end_of_turn: str = "",
 ) -> list[Sample]:
     """Greedy answers to the first held-out conversations, base and adapter side by side."""
     model.eval()
+    stops = stop_tokens(model, tokenizer, end_of_turn)
     conversations = [found.example for found in examples if found.example is not None and found.example.messages]
     result = []
     for conversation in conversations[:SAMPLES]:
@@ -176,18 +178,31 @@ def samples(
         answers = []
         for with_adapter in (False, True):
             with contextlib.nullcontext() if with_adapter else model.disable_adapter():
-                answers.append(_answer(model, tokenizer, prompt, device))
+                answers.append(_answer(model, tokenizer, prompt, stops, device))
             alive()
         question = content_of(messages[last - 1]) if last else ""
         result.append(Sample(question, content_of(messages[last]), *answers))
     return result
 
 
-def _answer(model: Any, tokenizer: Any, prompt: str, device: torch.device) -> str:
+def stop_tokens(model: Any, tokenizer: Any, end_of_turn: str) -> list[int]:
+    """Ids that end an answer: what the model's generation settings say, and the end of a turn, which some leave out."""
+    settled = model.generation_config.eos_token_id
+    known = set(settled if isinstance(settled, list) else [settled])
+    if end_of_turn in tokenizer.get_vocab():
+        known.add(tokenizer.get_vocab()[end_of_turn])
+    return sorted(known - {None})
+
+
+def _answer(model: Any, tokenizer: Any, prompt: str, stops: list[int], device: torch.device) -> str:
     inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         output = model.generate(
-            **inputs, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            **inputs,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=stops or None,
         )
     text: str = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return text.strip()

@@ -172,7 +172,8 @@ def train(attempt: Attempt) -> None:
     if after is not None:
         refuse_divergence(after.loss, saved_step)
     metrics_log.evaluation(saved_step, after)
-    samples = evaluate.samples(model, tokenizer, chat, held_out, device, alive=attempt.alive)
+    end_of_turn = row.family.end_of_turn if row.family else ""
+    samples = evaluate.samples(model, tokenizer, chat, held_out, device, attempt.alive, end_of_turn)
     metrics_log.close()
 
     # Exports

@@ -114,7 +114,8 @@ def test_no_drop_is_lost_and_none_trains_twice(cloud: TestCloud) -> None:
         runs = all_runs()
         return runs if len(runs) >= COUNT and all(run.state.is_final for run in runs) else None
 
-    runs = eventually(ended, within_s=120 + 8 * COUNT, what=lambda: Counter(run.state for run in all_runs()))
+    within_s = 120 + 8 * COUNT
+    runs = eventually(ended, within_s=within_s, every_s=1, what=lambda: Counter(run.state for run in all_runs()))
     assert {run.run_id for run in runs} == expected
     assert Counter(run.state for run in runs) == {RunState.SUCCEEDED: COUNT}
     assert Counter((run.epoch, run.attempt, run.deaths) for run in runs) == {(1, 1, 0): COUNT}

@@ -192,3 +192,12 @@ def test_the_run_holds_both_measurements() -> None:
     assert evaluate.metrics(before).eval_examples == 4
     assert evaluate.metrics(before).eval_loss_after is None
     assert evaluate.metrics(None, None, train_loss=0.4, saved_step=7) == Metrics(train_loss=0.4, saved_step=7)
+
+
+@pytest.mark.parametrize(
+    ("settled", "end_of_turn", "stops"),
+    [(1, "<end_of_turn>", [1, 107]), ([1, 107], "<end_of_turn>", [1, 107]), (None, "", []), (2, "unknown", [2])],
+)
+def test_an_answer_ends_with_its_turn(settled: object, end_of_turn: str, stops: list[int]) -> None:
+    tokenizer = Mock(get_vocab=lambda: {"<eos>": 1, "<end_of_turn>": 107})
+    assert evaluate.stop_tokens(Mock(generation_config=Mock(eos_token_id=settled)), tokenizer, end_of_turn) == stops
