@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SCHEDULES, AT_LEAST, SECONDS = 2000, 150, 150
+SCHEDULES, AT_LEAST, SECONDS = 2000, 150, 300
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
