@@ -176,8 +176,8 @@ def _batches(steps: int) -> list[Any]:
     examples = []
     for example in found:
         if example is not None:
-            ids, labels = data.bound(chat.encode(example), asked.training)  # type: ignore[misc,arg-type]
-            examples.append(Tokens(ids, labels, example))
+            encoded: Any = data.bound(chat.encode_batch([example])[0], asked.training)
+            examples.append(Tokens(*encoded, example))
     training, _ = data.split(examples, data.DEFAULT_SPLIT, SEED)
     return list(data.batches(training, PER_STEP, range(steps), SEED))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,10 @@ class _Dying:
 def crashing(process: str, services: Services) -> Services:
     """The same services; they die where the folder says so."""
     folder = Path(os.environ[FOLDER])
-    wrap: Callable[[str], Any] = lambda name: _Dying(process, name, getattr(services, name), folder)  # noqa: E731
+
+    def wrap(name: str) -> Any:
+        return _Dying(process, name, getattr(services, name), folder)
+
     return replace(services, runs=wrap("runs"), objects=wrap("objects"), bus=wrap("bus"), jobs=wrap("jobs"))
 
 

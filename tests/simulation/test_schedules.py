@@ -1,7 +1,4 @@
-"""Two thousand schedules, each of twenty runs and more; the nightly run plays a hundred thousand (`make simulate`).
-
-Where the machine has other work it is as many as there is time for.
-"""
+"""Two thousand schedules, each of twenty runs and more; the nightly run plays a hundred thousand (`make simulate`)."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCHEDULES, AT_LEAST, SECONDS = 2000, 150, 300
+SCHEDULES = 2000
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -27,9 +24,8 @@ def simulate(*arguments: str) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(1600)
 def test_every_invariant_holds_in_two_thousand_schedules() -> None:
-    bounds = ("--schedules", str(SCHEDULES), "--seconds", str(SECONDS))
-    figures = json.loads(simulate(*bounds, "--jobs", "2").splitlines()[-1])
-    assert figures["schedules"] >= AT_LEAST
+    figures = json.loads(simulate("--schedules", str(SCHEDULES), "--jobs", "2").splitlines()[-1])
+    assert figures["schedules"] >= SCHEDULES
     assert figures["runs"] >= figures["schedules"] * 20
     assert {"SUCCEEDED", "FAILED", "CANCELLED", "REJECTED", "EXPIRED", "VALIDATED"} == figures["states"].keys()
 

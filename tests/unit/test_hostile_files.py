@@ -19,7 +19,7 @@ def codes(data: bytes, name: str) -> set[str]:
     return set(checked(data, name).counts)
 
 
-@pytest.mark.timeout(60)  # a tenth of a second each; minutes where a text is looked through anew for each member
+@pytest.mark.timeout(20)  # a tenth of a second each; minutes where a text is looked through anew for each member
 @pytest.mark.parametrize(
     ("name", "begin", "end"),
     [("a.json.gz", b'[{"text": "', b'"}]'), ("a.jsonl.gz", b'{"text": "', b'"}\n'), ("a.csv.gz", b'text\n"', b'"\n')],
@@ -39,7 +39,7 @@ def in_lists(values: pa.Array, *ends: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array([0, *ends], pa.int32()), values)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "column",
     [
@@ -90,7 +90,7 @@ def peak(check: Callable[[], Report]) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(20)
 def test_an_object_of_very_many_keys_that_stand_twice_is_read_without_delay() -> None:
     keys = ", ".join(f'"k{i}": 1' for i in range(50_000))
     assert "duplicate_key" not in codes(

@@ -219,7 +219,7 @@ def many(what: str, count: int) -> str:
     return ", ".join(what.format(i=i) for i in range(count))
 
 
-@pytest.mark.timeout(60)  # about a second each; far more where every entry is compared with every other
+@pytest.mark.timeout(10)  # about a second each; far more where every entry is compared with every other
 @pytest.mark.parametrize(
     ("dataset", "rest", "defaults"),
     [
