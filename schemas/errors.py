@@ -458,7 +458,7 @@ CODES: dict[str, Code] = {
     # The run
     "attempts_exhausted": _code(
         "run",
-        "attempt {attempt} ended ({cause}); {limit} may die",
+        "attempt {attempt} died and no more may (compute.max_attempts is {limit}): {cause}",
         "Look at the execution's log; if the cause was the platform's, copy a file RESUME into the folder to go on "
         "from the last checkpoint.",
     ),
