@@ -480,7 +480,7 @@ CODES: dict[str, Code] = {
     "nothing_to_resume": _code(
         "run",
         "there is nothing to go on with: {why}",
-        "RESUME takes up the folder's last run if it was cancelled or failed with a checkpoint; copy the manifest to "
+        "RESUME takes up the folder's last run if it was cancelled or failed, from its last checkpoint; copy the manifest to "
         "start anew.",
     ),
     "checkpoint_gone": _code(
