@@ -480,8 +480,8 @@ CODES: dict[str, Code] = {
     "nothing_to_resume": _code(
         "run",
         "there is nothing to go on with: {why}",
-        "RESUME takes up the folder's last run if it was cancelled or failed, from its last checkpoint; copy the manifest to "
-        "start anew.",
+        "RESUME takes up the folder's last run if it was cancelled or failed, from its last checkpoint; copy the "
+        "manifest to start anew.",
     ),
     "checkpoint_gone": _code(
         "run",
