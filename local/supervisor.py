@@ -12,8 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from google.api_core.exceptions import GoogleAPICallError
 
 from adaptml.settings import Settings
 from local import paths, provision
@@ -108,11 +110,7 @@ class Supervisor:
                 if time.monotonic() - died >= RESTART_AFTER_S:
                     print(f"{name} died (exit {process.returncode}), starting it again", file=sys.stderr)
                     del self._died_at[name]
-                    self._spawn(self._parts[name])
-                    if name == "jobs":
-                        self._await_ready()
-                        provision.job(Settings.from_env(), paths.MODELS)
-                    self._write_state(ready=True)
+                    self._start_again(name)
         return 0
 
     def stop(self) -> None:
@@ -129,6 +127,18 @@ class Supervisor:
             self._spawn(part)
         self._write_state(ready=False)
 
+    def _start_again(self, name: str) -> None:
+        with suppress(ProcessLookupError):  # a worker outlives its killed master for a while, and holds the port
+            os.killpg(self._processes[name].pid, signal.SIGKILL)
+        self._spawn(self._parts[name])
+        self._write_state(ready=True)
+        if name == "jobs":
+            try:
+                self._await_ready(name)
+                provision.job(Settings.from_env(), paths.MODELS)
+            except (StartFailed, GoogleAPICallError):  # of no use without its job: the next round starts it again
+                self._processes[name].kill()
+
     def _spawn(self, part: Part) -> None:
         tether = [sys.executable, "-S", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
         environment = os.environ | {"PYTHONPATH": str(paths.ROOT), "PYTHONUNBUFFERED": "1"} | part.environment
@@ -140,11 +150,13 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
-    def _await_ready(self) -> None:
+    def _await_ready(self, *names: str) -> None:
+        """Returns when these parts listen, all of them where none is named. Raises StartFailed."""
         deadline = time.monotonic() + READY_WITHIN_S
-        waiting = {name for name, part in self._parts.items() if part.port is not None}
+        waiting = {name for name in names or self._parts if self._parts[name].port is not None}
         while waiting:
             for name in list(waiting):
                 process, port = self._processes[name], self._parts[name].port

@@ -6,6 +6,7 @@ import os
 import signal
 from dataclasses import replace
 
+import psutil
 import pytest
 from google.api_core.exceptions import PermissionDenied
 from google.cloud import firestore
@@ -165,3 +166,15 @@ def test_a_job_that_may_not_be_started_ends_the_run_with_the_reason(cloud: TestC
     assert ended.error is not None
     assert ended.error.code == "job_start_refused"
     assert "text of the service" not in ended.model_dump_json()
+
+
+def test_a_server_whose_child_outlives_it_is_started_again_beside_another(cloud: TestCloud) -> None:
+    """The child still holds the port; that the job server is started again at that moment must not end the cloud."""
+    reconcile = psutil.Process(cloud.part("reconcile"))
+    (worker,) = reconcile.children()
+    worker.suspend()
+    reconcile.kill()
+    os.kill(cloud.part("jobs"), signal.SIGKILL)
+    run = cloud.wait(start(cloud, "outlived"), S.SUCCEEDED)
+    assert run.state is S.SUCCEEDED
+    eventually(lambda: cloud.part("reconcile") != reconcile.pid and psutil.pid_exists(cloud.part("reconcile")))
