@@ -16,7 +16,9 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from adaptml.planning.advice import longest_sequence
-from adaptml.planning.estimate import Span, cost_usd, estimate, gpu_memory_span, training_seconds
+from adaptml.planning.estimate import cost_usd, estimate, training_seconds
+from adaptml.planning.memory import gpu_memory_span
+from adaptml.planning.span import Span
 from schemas.aliases import ALIASES, DECIDED, WRAPPERS, Alias
 from schemas.catalogue import CATALOGUE, FAMILIES
 from schemas.errors import CODES

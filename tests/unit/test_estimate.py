@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptml.planning import estimate as estimating
+from adaptml.planning import memory
 from adaptml.planning.estimate import (
-    BF16_BYTES,
     COUNTED,
     FROM_CHARACTERS,
-    NF4_BYTES,
     PRICES,
     STARTUP_S,
     Basis,
@@ -21,11 +19,11 @@ from adaptml.planning.estimate import (
     cautions,
     cost_usd,
     estimate,
-    gpu_memory_bytes,
     objections,
     sampled,
     steps,
 )
+from adaptml.planning.memory import BF16_BYTES, NF4_BYTES, gpu_memory_bytes
 from schemas.catalogue import CATALOGUE
 from schemas.manifest import Manifest
 from schemas.run import Estimate, to_document
@@ -90,7 +88,7 @@ def test_every_parameter_takes_its_place_in_the_plan(model: str) -> None:
     qlora, lora = gpu_memory_bytes(manifest(model)), gpu_memory_bytes(manifest(model, method="lora"))
     assert lora - qlora == pytest.approx(shape.linear_parameters() * (BF16_BYTES - NF4_BYTES))
     without = shape.model_copy(update={"qkv_bias": not shape.qkv_bias})
-    with patch.object(estimating, "CATALOGUE", {model: CATALOGUE[model].model_copy(update={"architecture": without})}):
+    with patch.object(memory, "CATALOGUE", {model: CATALOGUE[model].model_copy(update={"architecture": without})}):
         others = without.parameters() - shape.parameters()
         assert others == without.bias_parameters() - shape.bias_parameters() != 0
         assert gpu_memory_bytes(manifest(model)) - qlora == pytest.approx(others * BF16_BYTES)
@@ -100,7 +98,7 @@ def test_local_layers_need_a_mask_of_their_own() -> None:
     row, tokens = CATALOGUE["google/gemma-3-1b-it"], 4096
     without = row.model_copy(update={"architecture": row.architecture.model_copy(update={"sliding_window": None})})
     asked = manifest(row.id, training={"max_seq_length": tokens})
-    with patch.object(estimating, "CATALOGUE", {row.id: without}):
+    with patch.object(memory, "CATALOGUE", {row.id: without}):
         one = gpu_memory_bytes(asked)
     assert gpu_memory_bytes(asked) - one == pytest.approx(tokens**2)
 
