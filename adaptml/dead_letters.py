@@ -71,7 +71,7 @@ def note(services: Services, message: Message, run_id: str | None, reason: str) 
         count=message.deliveries,
         at=services.now(),
     )
-    services.runs.note_dead_letter(run_id, letter)
+    services.runs.dead_letters.note(run_id, letter)
     log.error("dead letter %s of %s, run %s: %s", message.message_id, message.topic, run_id or "unknown", reason)
 
 
@@ -90,4 +90,4 @@ def replay(services: Services, letter: DeadLetter) -> None:
     attributes = {name: value for name, value in message.attributes.items() if not name.startswith(_NOT_OURS)}
     topic = services.settings.storage_topic if message.topic == TOPOLOGY.storage_topic else message.topic
     services.bus.publish_bytes(topic, message.body, attributes)
-    services.runs.mark_replayed(letter)
+    services.runs.dead_letters.mark_replayed(letter)

@@ -16,7 +16,8 @@ from google.api_core.exceptions import GoogleAPICallError, RetryError
 from adaptml.protocol import Change
 from adaptml.quota import Wait
 from adaptml.report import rejection_report
-from adaptml.runs import Decide, Points
+from adaptml.runs.changes import Decide
+from adaptml.runs.curve import Points
 from adaptml.services import Services
 from schemas import layout
 from schemas.messages import RunEvent, RunReady
@@ -52,8 +53,8 @@ def change(services: Services, run_id: str, decide: Decide, *, points: Points | 
 
 
 def claim(services: Services, run_id: str) -> Run | Wait | None:
-    """Takes a GPU for the run (see `RunStore.claim`) and announces what changed; a run that waits says for what."""
-    claimed = services.runs.claim(run_id, services.settings.gpu_quota)
+    """Takes a GPU for the run (see `Slots.claim`) and announces what changed; a run that waits says for what."""
+    claimed = services.runs.slots.claim(run_id, services.settings.gpu_quota)
     if isinstance(claimed, Run):
         announce(services, claimed)
     elif isinstance(claimed, Wait) and claimed.is_personal:
@@ -85,14 +86,14 @@ def announce(services: Services, run: Run) -> None:
     A service that does not answer is logged and left to the reconciler: the change itself has happened.
     """
     try:
-        events = services.runs.unannounced(run, after=run.announced_revision)
+        events = services.runs.outbox.unannounced(run, after=run.announced_revision)
         if run.state is RunState.QUEUED or any(event.frees_gpu for event in events):
             services.bus.publish("run-ready", RunReady(run_id=run.run_id, attempt=run.attempt))
         for event in events:
             services.bus.publish("run-events", _message(event), run_id=run.run_id, tenant=run.tenant)
         write_beside_drop(services, run, events)
         write_audit(services, run, events)
-        services.runs.mark_announced(run.run_id, run.revision)
+        services.runs.outbox.mark_announced(run.run_id, run.revision)
     except (GoogleAPICallError, RetryError, TimeoutError) as error:
         log.warning("announcement of %s revision %d failed: %s", run.run_id, run.revision, type(error).__name__)
 

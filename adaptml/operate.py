@@ -179,7 +179,7 @@ def _cloud() -> Iterator[Services]:
 
 
 def _selected(services: Services, topic: str | None) -> list[DeadLetter]:
-    found = [letter for letter in services.runs.dead_letters() if topic in (None, letter.topic)]
+    found = [letter for letter in services.runs.dead_letters.all() if topic in (None, letter.topic)]
     return sorted(found, key=lambda letter: letter.at)
 
 

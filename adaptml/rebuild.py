@@ -23,7 +23,8 @@ from adaptml.objects import ObjectGone, ObjectStore, PinnedObject
 from adaptml.protocol import Change, is_committed, succeed
 from adaptml.publishing import CHECKSUMS
 from adaptml.quota import month_of
-from adaptml.runs import VersionClaim, audit_event
+from adaptml.runs.outbox import audit_event
+from adaptml.runs.versions import VersionClaim
 from adaptml.services import Services
 from schemas import layout
 from schemas.run import Artifacts, AuditEntry, Event, Metrics, Pins, Run
@@ -168,11 +169,11 @@ def write(services: Services, found: Plan) -> Iterator[tuple[Run, bool]]:
     that go on to spend more.
     """
     for (tenant, name), versions in found.versions.items():
-        services.runs.restore_versions(tenant, name, versions)
+        services.runs.versions.restore(tenant, name, versions)
     for (tenant, folder), pins in found.pins.items():
-        services.runs.restore_pins(tenant, folder, pins)
+        services.runs.pins.restore(tenant, folder, pins)
     for tenant, spent in found.spent_usd.items():
-        services.runs.restore_spent(tenant, spent)
+        services.runs.ledger.restore_spent(tenant, spent)
     for one in found.missing:
         yield one.run, services.runs.restore(one.run, list(one.events))
 

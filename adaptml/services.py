@@ -10,9 +10,10 @@ from datetime import datetime
 from google.cloud import firestore, pubsub_v1, storage
 
 from adaptml.bus import Bus
+from adaptml.clock import utc_now
 from adaptml.jobs import Jobs
 from adaptml.objects import ObjectStore
-from adaptml.runs import RunStore, utc_now
+from adaptml.runs.store import RunStore
 from adaptml.settings import Settings
 
 

@@ -27,7 +27,7 @@ from google.cloud import firestore, pubsub_v1, storage
 from adaptml.bus import Bus
 from adaptml.jobs import RUN_EPOCH, RUN_ID, Execution, ExecutionState
 from adaptml.objects import ObjectStore
-from adaptml.runs import RunStore
+from adaptml.runs.store import RunStore
 from adaptml.services import Services
 from adaptml.settings import Settings
 from benchmarks.figure import show

@@ -19,7 +19,7 @@ from schemas.run_states import ACTIVE_STATES, RunState
 
 def cancel_drop(services: Services, dropped: DropPath, written_at: datetime) -> None:
     """A file CANCEL was written: ends what was asked for in its folder before it."""
-    for run in services.runs.of_folder(dropped.tenant, dropped.folder, *ACTIVE_STATES):
+    for run in services.runs.queries.of_folder(dropped.tenant, dropped.folder, *ACTIVE_STATES):
         if run.source.asked_at is None or run.source.asked_at <= written_at:
             lifecycle.change(services, run.run_id, protocol.request_cancel)
 
@@ -31,7 +31,7 @@ def resume_drop(services: Services, dropped: DropPath, generation: int, written_
     if (present := services.runs.find(run_id)) is not None:
         advance(services, begin(services, present))
         return
-    last = services.runs.last_of_folder(dropped.tenant, dropped.folder, before=written_at)
+    last = services.runs.queries.last_of_folder(dropped.tenant, dropped.folder, before=written_at)
     source = last.source if last is not None else Source(bucket=dropped.bucket)
     _resume(services, run_id, dropped.tenant, dropped.folder, source, last, written_at)
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import msgspec
 from pydantic import ValidationError
 
+from adaptml.clock import utc_now
 from adaptml.dead_letters import Message, note
-from adaptml.runs import utc_now
 from adaptml.services import Services
 from functions.intake import run_of_drop
 from schemas import layout

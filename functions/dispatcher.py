@@ -8,7 +8,7 @@ from google.api_core.exceptions import GoogleAPICallError, InvalidArgument, NotF
 
 from adaptml import lifecycle, protocol, quota
 from adaptml.quota import Wait
-from adaptml.runs import UnknownRun
+from adaptml.runs.documents import UnknownRun
 from adaptml.services import Services
 from schemas.errors import problem
 from schemas.run import Run
@@ -34,10 +34,10 @@ def fill(services: Services) -> None:
 def _claim_next(services: Services, accelerator: str) -> Run | None:
     """A run that holds a GPU now, or that ended instead of getting one; None when there is nothing to start."""
     default = services.settings.gpu_quota
-    pool = services.runs.pool(accelerator)
+    pool = services.runs.ledger.pool(accelerator)
     if not quota.free_slots(pool, default):
         return None
-    heads = services.runs.waiting(after=pool.last_tenant, at_most=TENANTS_AT_ONCE)
+    heads = services.runs.queries.waiting(after=pool.last_tenant, at_most=TENANTS_AT_ONCE)
     for head in quota.in_turn(pool, heads):
         try:
             claimed = lifecycle.claim(services, head.run_id)

@@ -21,7 +21,7 @@ from adaptml.dataset.source import Readable
 from adaptml.objects import ObjectGone, ObjectStore
 from adaptml.protocol import Change, cancel, to_error
 from adaptml.report import manifest_report, to_json, validation_report
-from adaptml.runs import Decide
+from adaptml.runs.changes import Decide
 from adaptml.services import Services
 from adaptml.tokens.bucket import in_bucket
 from adaptml.tokens.preview import to_lines
@@ -50,7 +50,7 @@ def take_manifest(services: Services, dropped: DropPath, generation: int, writte
 
 def take_data(services: Services, dropped: DropPath) -> None:
     """Some other file landed beside a drop."""
-    for run in services.runs.awaiting_data(dropped.tenant, dropped.folder):
+    for run in services.runs.queries.awaiting_data(dropped.tenant, dropped.folder):
         advance(services, run)
 
 
@@ -211,7 +211,7 @@ def _with_data(services: Services, run: Run, manifest: Manifest) -> Change | Non
     fields = {"manifest": manifest, "dataset": summary}
     if not missing and not stale:
         generations = {file.name: file.generation for file in known.values()}
-        services.runs.note_pins(run.tenant, run.folder or run.name, Pins(run_id=run.run_id, generations=generations))
+        services.runs.pins.note(run.tenant, run.folder or run.name, Pins(run_id=run.run_id, generations=generations))
         return Change(RunState.VALIDATING, f"all {len(known)} data files are there", fields)
     if run.state is RunState.RECEIVED:
         wait = timedelta(seconds=services.settings.data_deadline_s)
@@ -255,7 +255,7 @@ def _look(services: Services, run: Run, manifest: Manifest) -> tuple[list[DataFi
 def _unchanged(services: Services, run: Run, present: list[DataFile]) -> list[DataFile]:
     """Files as the folder's last drop had them. Whoever copies a folder again copies the manifest first, by its name:
     what is there then may be what is about to be replaced."""
-    last = services.runs.last_pins(run.tenant, run.folder or run.name) if run.source.publisher == "drop" else None
+    last = services.runs.pins.last(run.tenant, run.folder or run.name) if run.source.publisher == "drop" else None
     if last is None or last.run_id == run.run_id:
         return []
     return [file for file in present if last.generations.get(file.name) == file.generation]
@@ -301,10 +301,10 @@ def _validate(services: Services, run: Run) -> Change:
 
 def _is_queue_full(services: Services, tenant: str) -> Problem | None:
     """Counted, not locked: runs that are accepted at the same moment may exceed the limit by their number."""
-    limit = services.runs.account(tenant).limits.max_queued
+    limit = services.runs.ledger.account(tenant).limits.max_queued
     if limit is None:
         return None
-    waiting = services.runs.count_queued(tenant, up_to=limit + 1)
+    waiting = services.runs.queries.count_queued(tenant, up_to=limit + 1)
     return problem("queue_full", waiting=waiting, tenant=tenant, limit=limit) if waiting >= limit else None
 
 

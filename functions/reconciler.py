@@ -18,7 +18,7 @@ from adaptml import lifecycle, protocol, quota
 from adaptml.jobs import Execution, ExecutionState
 from adaptml.protocol import Change
 from adaptml.publishing import publish_version
-from adaptml.runs import Decide
+from adaptml.runs.changes import Decide
 from adaptml.services import Services
 from adaptml.settings import Settings
 from functions import bucket_events, dispatcher
@@ -146,15 +146,15 @@ def reconcile(services: Services, wakeup: Wakeup) -> None:
 
     What it reads follows the runs that are under way, not those that wait or have ended.
     """
-    for run in services.runs.with_pending_outbox():
+    for run in services.runs.queries.with_pending_outbox():
         if services.now() - run.updated_at > timedelta(seconds=min(30, services.settings.stuck_after_s)):
             _guarded(run, partial(lifecycle.announce, services, run))
-    attempts = list(services.runs.attempts())
+    attempts = list(services.runs.queries.attempts())
     for run in attempts:
         if wakeup.execution is None or run.execution in (None, wakeup.execution):
             _guarded(run, partial(_help, services, run))
     if wakeup.execution is None:
-        for run in (*services.runs.in_intake(), *services.runs.asked_to_end()):
+        for run in (*services.runs.queries.in_intake(), *services.runs.queries.asked_to_end()):
             _guarded(run, partial(_help, services, run))
         free_lost_slots(services, {run.run_id for run in attempts})
     if wakeup.sweep_drops:
@@ -180,9 +180,9 @@ def _help(services: Services, run: Run) -> None:
 def free_lost_slots(services: Services, attempts: set[str]) -> None:
     """Takes GPUs from runs that are not on one: somebody changed or deleted their documents."""
     for accelerator in quota.ACCELERATORS:
-        slots = services.runs.pool(accelerator).slots
+        slots = services.runs.ledger.pool(accelerator).slots
         for run_id in slots.keys() - attempts:
-            services.runs.free_slot(accelerator, run_id, slots[run_id].epoch)
+            services.runs.slots.free(accelerator, run_id, slots[run_id].epoch)
 
 
 def sweep_drops(services: Services) -> None:

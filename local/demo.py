@@ -18,7 +18,7 @@ from rich.table import Table
 
 from adaptml import watch
 from adaptml.objects import ObjectStore
-from adaptml.runs import RunStore
+from adaptml.runs.store import RunStore
 from local import cloud, paths, prerequisites
 from local.supervisor import is_running
 from local.wiring import ARTIFACTS_BUCKET, DROPS_BUCKET, PROJECT

@@ -20,7 +20,7 @@ from google.cloud.firestore_v1.base_query import FieldFilter
 from adaptml.bus import Bus
 from adaptml.jobs import Jobs
 from adaptml.objects import ObjectStore
-from adaptml.runs import RunStore
+from adaptml.runs.store import RunStore
 from adaptml.services import Services
 from adaptml.settings import Settings
 from local import prerequisites

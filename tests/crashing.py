@@ -20,12 +20,12 @@ POINTS = tuple(
     f"{process}:{call}:{when}"
     for process, calls in {
         "intake": (
-            "runs.create", "objects.read", "objects.pin", "runs.note_pins", "objects.open", "objects.put_newer",
-            "runs.change", "bus.publish", "runs.mark_announced",
+            "runs.create", "objects.read", "objects.pin", "runs.pins.note", "objects.open", "objects.put_newer",
+            "runs.change", "bus.publish", "runs.outbox.mark_announced",
         ),
-        "dispatch": ("runs.claim", "jobs.start", "runs.change", "bus.publish", "runs.mark_announced"),
+        "dispatch": ("runs.slots.claim", "jobs.start", "runs.change", "bus.publish", "runs.outbox.mark_announced"),
         "trainer": (
-            "runs.change", "bus.publish", "runs.mark_announced", "objects.upload_new", "runs.commit",
+            "runs.change", "bus.publish", "runs.outbox.mark_announced", "objects.upload_new", "runs.versions.commit",
             "objects.copy_new", "objects.delete",
         ),
     }.items()
@@ -34,13 +34,15 @@ POINTS = tuple(
 )  # fmt: skip
 """Every call with an effect, and those on which one depends, of the processes that a run's way leads through."""
 RECONCILER_POINTS = tuple(
-    f"reconcile:{call}:{when}" for call in ("runs.change", "runs.claim", "jobs.start") for when in ("before", "after")
+    f"reconcile:{call}:{when}"
+    for call in ("runs.change", "runs.slots.claim", "jobs.start")
+    for when in ("before", "after")
 )
 """Of the one that makes up for the others: met only where another has died before."""
 
 
 class _Dying:
-    """One service of one process."""
+    """One service of one process, or one part of it."""
 
     def __init__(self, process: str, name: str, service: Any, folder: Path) -> None:
         self._process, self._name, self._service, self._folder = process, name, service, folder
@@ -48,7 +50,7 @@ class _Dying:
     def __getattr__(self, method: str) -> Any:
         call = getattr(self._service, method)
         if not callable(call):
-            return call
+            return _Dying(self._process, f"{self._name}.{method}", call, self._folder)
 
         def called(*arguments: Any, **named: Any) -> Any:
             self._come_to(method, "before")

@@ -11,7 +11,7 @@ import runpy
 from pathlib import Path
 
 from adaptml.publishing import CHECKSUMS
-from adaptml.runs import RunStore
+from adaptml.runs.versions import VersionStore
 from schemas.run import Metrics
 from tests import stub_trainer
 from trainer.attempt import Attempt
@@ -26,7 +26,7 @@ def commit(attempt: Attempt, folder: Path, _: dict[str, str], metrics: Metrics) 
     sums = {name: _sha256(folder / name) for name in ("adapter_model.safetensors", "run.json")}
     (folder / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
     if attempt.manifest.labels.get("fault") == "die-staged" and attempt.run.attempt == 1:
-        RunStore.commit = lambda *_: stub_trainer.die()  # type: ignore[assignment, method-assign]
+        VersionStore.commit = lambda *_: stub_trainer.die()  # type: ignore[assignment, method-assign]
     _commit(attempt, folder, sums | {CHECKSUMS: _sha256(folder / CHECKSUMS)}, metrics)
 
 

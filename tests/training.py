@@ -38,6 +38,10 @@ class Document:
     points: list[dict[str, Any]] = field(default_factory=list)
     """Of the loss curve."""
 
+    @property
+    def versions(self) -> Document:
+        return self
+
     def change(self, _: str, decide: Callable[[Run], Change | None], *, points: Any = None) -> Run | None:
         change = decide(self.run)
         if change is None:

@@ -18,7 +18,8 @@ from adaptml.objects import ObjectGone
 from adaptml.planning.attempts import leave_before_s
 from adaptml.protocol import Change, Fenced
 from adaptml.publishing import publish_version
-from adaptml.runs import Decide, Points
+from adaptml.runs.changes import Decide
+from adaptml.runs.curve import Points
 from adaptml.services import Services
 from schemas import layout
 from schemas.errors import Problem, Refused
@@ -208,7 +209,7 @@ class Attempt:
             self.alive()
         size = sum((folder / name).stat().st_size for name in sha256)
         staged = Artifacts(version=0, staged=self.staging, size_bytes=size, sha256=sha256)
-        self.run = self.services.runs.commit(self.run.run_id, self.owner, staged, metrics)
+        self.run = self.services.runs.versions.commit(self.run.run_id, self.owner, staged, metrics)
         publish_version(self.services, self.run)
 
     def _flush_points(self, progress: Progress) -> None:

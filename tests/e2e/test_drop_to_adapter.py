@@ -106,7 +106,7 @@ def test_the_document_tells_a_person_what_happened(delivered: Delivered) -> None
     assert run.estimate is not None
     curve = delivered.cloud.services.runs.curve(run.run_id)
     assert [point["step"] for point in curve] == [1, 2, 3, 4, 5, 6]
-    states = [event.to_state for event in delivered.cloud.services.runs.unannounced(run, after=0)]
+    states = [event.to_state for event in delivered.cloud.services.runs.outbox.unannounced(run, after=0)]
     assert [state for state in states if state != RunState.AWAITING_DATA] == [
         "RECEIVED", "VALIDATING", "QUEUED", "STARTING", "TRAINING", "EVALUATING", "SUCCEEDED",
     ]  # fmt: skip

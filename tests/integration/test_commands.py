@@ -64,7 +64,7 @@ def test_a_file_cancels_what_trains_and_another_takes_it_up_again(cloud: TestClo
     assert cancelled.cost_usd > 0
     assert cancelled.checkpoint is not None
     assert f"step {cancelled.checkpoint.step} is saved" in cancelled.state_reason
-    assert cancelled.run_id not in cloud.services.runs.pool("nvidia-l4").slots
+    assert cancelled.run_id not in cloud.services.runs.ledger.pool("nvidia-l4").slots
 
     again = cloud.wait(resumed(cloud, "file-training", cloud.put("acme/file-training/RESUME", "")), S.SUCCEEDED)
     assert again.state is S.SUCCEEDED

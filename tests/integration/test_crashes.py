@@ -32,7 +32,7 @@ def ended_as_it_must(cloud: TestCloud, run_id: str) -> None:
     assert run.state is S.SUCCEEDED, f"{run.state_reason}: {run.error}"
     assert cloud.names(f"{run.tenant}/{run.name}/") == {"v1/adapter_model.safetensors", "v1/SHA256SUMS"}
     eventually(lambda: not cloud.services.runs.get(run_id).outbox_pending, within_s=60)
-    assert run_id not in cloud.services.runs.pool("nvidia-l4").slots
+    assert run_id not in cloud.services.runs.ledger.pool("nvidia-l4").slots
     assert revisions(run) == list(range(1, run.revision + 1))
 
 

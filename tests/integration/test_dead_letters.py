@@ -48,7 +48,7 @@ def command(command_id: str, tenant: str, run_id: str, what: str) -> dict[str, A
 
 
 def letters(cloud: TestCloud, topic: str) -> list[DeadLetter]:
-    return [letter for letter in cloud.services.runs.dead_letters() if letter.topic == topic]
+    return [letter for letter in cloud.services.runs.dead_letters.all() if letter.topic == topic]
 
 
 def noted(cloud: TestCloud, topic: str, message_id: str) -> DeadLetter:

@@ -11,8 +11,9 @@ import pytest
 from google.api_core.exceptions import PermissionDenied
 from google.cloud import firestore
 
+from adaptml.clock import utc_now
 from adaptml.jobs import Jobs
-from adaptml.runs import RunStore, utc_now
+from adaptml.runs.store import RunStore
 from functions import dispatcher
 from schemas.messages import RunReady
 from schemas.run import Run, Source

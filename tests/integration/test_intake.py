@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from google.cloud import storage
 
-from adaptml.runs import utc_now
+from adaptml.clock import utc_now
 from functions.intake import advance
 from schemas.manifest_reading import parse_manifest
 from schemas.run import DataFile, DatasetSummary, Run, Source

@@ -66,7 +66,7 @@ def delivered(cloud: TestCloud, run_id: str) -> tuple[Run, str]:
 def reasons(cloud: TestCloud, run_id: str, state: RunState) -> list[str]:
     """Why the run came into the state, each time."""
     run = cloud.services.runs.get(run_id)
-    return [event.reason for event in cloud.services.runs.unannounced(run, after=0) if event.to_state is state]
+    return [event.reason for event in cloud.services.runs.outbox.unannounced(run, after=0) if event.to_state is state]
 
 
 @pytest.fixture(scope="module")

@@ -54,11 +54,11 @@ def started_at(cloud: TestCloud, run_id: str) -> object:
 
 
 def settled(cloud: TestCloud, tenant: str, runs: list[Run]) -> bool:
-    months = cloud.services.runs.account(tenant).months.values()
+    months = cloud.services.runs.ledger.account(tenant).months.values()
     return (
         sum(month.reserved_usd for month in months) == 0
         and sum(month.spent_usd for month in months) == pytest.approx(sum(run.cost_usd for run in runs))
-        and not {run.run_id for run in runs} & cloud.services.runs.pool("nvidia-l4").slots.keys()
+        and not {run.run_id for run in runs} & cloud.services.runs.ledger.pool("nvidia-l4").slots.keys()
     )
 
 
@@ -69,7 +69,7 @@ def test_a_tenant_runs_no_more_at_a_time_than_it_may(cloud: TestCloud) -> None:
 
     def are_done() -> bool:
         nonlocal most
-        held = [slot.tenant for slot in cloud.services.runs.pool("nvidia-l4").slots.values()]
+        held = [slot.tenant for slot in cloud.services.runs.ledger.pool("nvidia-l4").slots.values()]
         most = max(most, held.count("modest"))
         found = [cloud.services.runs.find(run_id) for run_id in runs]
         return all(run is not None and run.state is S.SUCCEEDED for run in found)
@@ -128,7 +128,7 @@ def test_a_gpu_whose_holder_was_deleted_by_hand_is_found_again(cloud: TestCloud,
     run_id = start(cloud, "forgetful", "deleted", steps="100", pause="0.2")
     run = cloud.wait(run_id, S.TRAINING)
     firestore.Client(project=PROJECT).collection("runs").document(run_id).delete()
-    eventually(lambda: run_id not in cloud.services.runs.pool("nvidia-l4").slots)
+    eventually(lambda: run_id not in cloud.services.runs.ledger.pool("nvidia-l4").slots)
     assert run.execution is not None
     assert cloud.wait(start(cloud, "forgetful", "next"), S.SUCCEEDED).state is S.SUCCEEDED
 

@@ -142,8 +142,8 @@ def test_runs_come_back_as_they_were_and_open_ones_reach_their_ends(cloud: TestC
     for name in ("training", "queued", "staged", "newcomer", "published"):
         assert versions(cloud, name) == {"v1"}, name
     assert versions(cloud, "done") == {"v1", "v2"}
-    assert cloud.services.runs.pool("nvidia-l4").slots == {}
-    months = cloud.services.runs.account("acme").months.values()
+    assert cloud.services.runs.ledger.pool("nvidia-l4").slots == {}
+    months = cloud.services.runs.ledger.account("acme").months.values()
     cost = [fields["cost_usd"] for path, fields in documents().items() if "state" in fields]
     assert sum(month.spent_usd for month in months) == pytest.approx(sum(cost), abs=1e-5)
     assert sum(month.reserved_usd for month in months) == pytest.approx(0.0, abs=1e-5)
@@ -170,10 +170,10 @@ def test_one_run_that_was_deleted_by_hand_comes_back_alone(cloud: TestCloud) -> 
     run_id = start(cloud, "alone")
     cloud.wait(run_id, S.SUCCEEDED)
     run = settled(cloud, run_id)
-    spent = cloud.services.runs.account("acme").months
+    spent = cloud.services.runs.ledger.account("acme").months
     firestore.Client(project=PROJECT).collection("runs").document(run_id).delete()
     status, said = rebuild(cloud, "--write", "--missing-only")
     assert status == 0, said
     assert "1 runs written" in said
     assert cloud.services.runs.get(run_id) == run
-    assert cloud.services.runs.account("acme").months == spent  # what it cost was not lost
+    assert cloud.services.runs.ledger.account("acme").months == spent  # what it cost was not lost

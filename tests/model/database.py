@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from google.api_core.exceptions import AlreadyExists
 
-from adaptml.runs import RunStore
+from adaptml.runs.store import RunStore
 from schemas.run import Run
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from typing import Any
 from adaptml import protocol
 from adaptml.jobs import Execution, ExecutionState
 from adaptml.protocol import Change, Fenced
-from adaptml.runs import RunStore
+from adaptml.runs.store import RunStore
 from adaptml.settings import Settings
 from functions import dispatcher, intake, reconciler
 from functions.reconciler import Apply, FinishCommit, Nothing, Step, StopExecution, TakeFurther
@@ -100,7 +100,7 @@ class Decisions:
 
     # Dispatcher
     def _claim(self, store: RunStore, run_id: str) -> Any:
-        claimed = store.claim(run_id, self._bounds.gpu_quota)
+        claimed = store.slots.claim(run_id, self._bounds.gpu_quota)
         return claimed if claimed is None or isinstance(claimed, Run) else "wait"
 
     def _note(self, store: RunStore, run_id: str, epoch: int, number: int) -> Any:
@@ -122,7 +122,7 @@ class Decisions:
     def _commit(self, store: RunStore, run_id: str, epoch: int, number: int, task: int) -> Any:
         writer = {file: f"{execution_of(epoch, number)}.{task}" for file in FILES}
         artifacts = Artifacts(version=0, staged=staging_of(run_id, epoch, number, task), size_bytes=1, sha256=writer)
-        return store.commit(run_id, _owner(epoch, number, task), artifacts, Metrics())
+        return store.versions.commit(run_id, _owner(epoch, number, task), artifacts, Metrics())
 
     def _leave(self, store: RunStore, run_id: str, epoch: int, number: int, task: int, saves: bool, step: int) -> Any:
         saved = Checkpoint(step=step, object="c", saved_at=NOW) if saves else None
@@ -156,11 +156,11 @@ class Decisions:
         return store.change(run_id, reconciler._if_unchanged(self._documents.run(seen), step.change))
 
     def _free(self, store: RunStore, run_id: str, epoch: int) -> Any:
-        store.free_slot(ACCELERATOR, run_id, epoch)
+        store.slots.free(ACCELERATOR, run_id, epoch)
 
     # Anybody
     def _mark(self, store: RunStore, run_id: str, revision: int) -> Any:
-        store.mark_announced(run_id, revision)
+        store.outbox.mark_announced(run_id, revision)
 
     def _cancel(self, store: RunStore, run_id: str) -> Any:
         return store.change(run_id, protocol.request_cancel)

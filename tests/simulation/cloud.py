@@ -10,7 +10,7 @@ from typing import Any
 from adaptml.bus import Bus
 from adaptml.dead_letters import Message
 from adaptml.objects import ObjectStore
-from adaptml.runs import RunStore
+from adaptml.runs.store import RunStore
 from adaptml.services import Services
 from adaptml.settings import Settings
 from functions import bucket_events, dead_letters, dispatcher, reconciler, run_requests

@@ -1,4 +1,4 @@
-"""Firestore in memory, seen through the part of `firestore.Client` that `adaptml/runs.py` uses.
+"""Firestore in memory, seen through the part of `firestore.Client` that `adaptml/runs/` uses.
 
 Reads and queries are strongly consistent, a batch is atomic, its preconditions are those of the real service, and a
 write that changes nothing leaves the document's update time alone. Documents are never changed in place: what was

@@ -14,7 +14,8 @@ from adaptml.jobs import Execution
 from adaptml.objects import ObjectStore
 from adaptml.protocol import Change
 from adaptml.quota import Ledger
-from adaptml.runs import RunStore
+from adaptml.runs.documents import Documents
+from adaptml.runs.queries import RunQueries
 from adaptml.settings import Settings
 from functions import commands, dispatcher, intake, reconciler, run_requests
 from schemas import layout
@@ -116,7 +117,7 @@ def _nothing(*_: object, **__: object) -> None:
     return None
 
 
-_NO_OUTBOX_AT_TICKS = _without(RunStore, "with_pending_outbox", lambda _: iter(()))
+_NO_OUTBOX_AT_TICKS = _without(RunQueries, "with_pending_outbox", lambda _: iter(()))
 _NO_OUTBOX_AT_DUPLICATES = [
     _without(module, "begin", lambda services, run: (lifecycle.create(services, run), services.runs.get(run.run_id))[1])
     for module in (intake, commands, run_requests)
@@ -130,7 +131,7 @@ MUTATIONS: dict[str, Mutation] = {
     "no outbox": Mutation("what was not announced is not made up for", _all(
         _NO_OUTBOX_AT_TICKS, *_NO_OUTBOX_AT_DUPLICATES)),
     "no precondition": Mutation("documents are written whoever wrote them meanwhile", _without(
-        RunStore, "_unwritten_since", lambda *_: None)),
+        Documents, "unwritten_since", lambda *_: None)),
     "slot kept": Mutation("a GPU is not given back", _without(quota, "give_back", _keep_slot)),
     "money kept": Mutation("what was reserved is not settled", _without(quota, "give_back", _keep_reserved)),
     "money lost": Mutation("what was used is not booked", _without(quota, "give_back", _spend_nothing)),

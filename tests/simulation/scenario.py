@@ -152,12 +152,12 @@ class Scenario:
                 limits["monthly_budget_usd"] = round(dice.uniform(0.005, 0.15), 4)
                 limits["over_budget"] = dice.choice(("wait", "fail"))
             if limits:
-                self.cloud.services.runs._client.collection("tenants").document(tenant).set(
+                self.cloud.services.runs._documents.client.collection("tenants").document(tenant).set(
                     {"tenant": tenant, "limits": limits}
                 )
 
     def _change_quota(self) -> None:
-        pool = self.cloud.services.runs._client.collection("pools").document("nvidia-l4")
+        pool = self.cloud.services.runs._documents.client.collection("pools").document("nvidia-l4")
         quota = {"quota": self._dice.randint(1, 3)}
         self.world.note("operator", "sets the quota", str(quota))
         if self.cloud.document("pools", "nvidia-l4"):
@@ -324,7 +324,7 @@ class Scenario:
             )
             self.cloud.command(command)
         elif run:
-            self.cloud.services.runs._client.collection("runs").document(run["run_id"]).update(
+            self.cloud.services.runs._documents.client.collection("runs").document(run["run_id"]).update(
                 {"cancel_requested": True}
             )
 

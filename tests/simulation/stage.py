@@ -21,8 +21,9 @@ import msgspec
 from google.api_core.retry import retry_base, retry_unary
 from pydantic import BaseModel
 
-from adaptml import lifecycle, report, runs
+from adaptml import lifecycle, report
 from adaptml.dataset.check import DataSource
+from adaptml.runs import documents
 from adaptml.verdict import Verdict, check_drop
 from functions import intake
 from schemas.errors import Refused
@@ -91,7 +92,7 @@ def installed() -> Iterator[None]:
         stack.enter_context(mock.patch.object(intake, "parse_inline", _parse_inline))
         stack.enter_context(mock.patch.object(intake, "check_drop", _check_drop))
         stack.enter_context(mock.patch.object(intake, "_tokenizers", _no_tokenizers))
-        stack.enter_context(mock.patch.object(runs, "Run", _ReadOnce))
+        stack.enter_context(mock.patch.object(documents, "Run", _ReadOnce))
         for module in (lifecycle, report):
             stack.enter_context(mock.patch.object(module, "json", _Json))
         stack.enter_context(_logs())
@@ -135,7 +136,7 @@ _PARTS: dict[str, type[BaseModel]] = {
 
 
 class _ReadOnce:
-    """In the place of `Run` in adaptml/runs.py: what was validated once is not validated again, a Run cannot change."""
+    """In the place of `Run` in adaptml/runs/documents.py: what was validated once is not validated again."""
 
     _parts: ClassVar[dict[int, tuple[Any, BaseModel]]] = {}
 

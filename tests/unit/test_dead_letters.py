@@ -8,7 +8,7 @@ import pytest
 from cloudevents.http import CloudEvent
 
 from adaptml.dead_letters import Message
-from adaptml.runs import DEAD_LETTERS_KEPT, _with_dead_letter
+from adaptml.runs.dead_letters import DEAD_LETTERS_KEPT, with_dead_letter
 from functions.commands import take_command
 from functions.dead_letters import Named, Unusable, run_named, why
 from functions.events import pubsub_message
@@ -119,13 +119,13 @@ def letter(number: int) -> DeadLetter:
 def test_a_run_keeps_its_newest_dead_letters_and_each_once() -> None:
     noted = run(RunState.QUEUED)
     for number in range(DEAD_LETTERS_KEPT + 5):
-        change = _with_dead_letter(noted, letter(number))
+        change = with_dead_letter(noted, letter(number))
         assert change is not None
         assert change.to is None
         noted = change.applied_to(noted, NOW)
     ids = [int(one.message_id) for one in noted.dead_letters]
     assert ids == list(range(5, DEAD_LETTERS_KEPT + 5))
-    assert _with_dead_letter(noted, letter(7)) is None
+    assert with_dead_letter(noted, letter(7)) is None
 
 
 def request(**fields: str) -> bytes:

@@ -9,7 +9,8 @@ import pytest
 from adaptml.objects import PinnedObject
 from adaptml.quota import at_least_spent
 from adaptml.rebuild import _begun, _claim, _with_epoch, history, pins_of, with_version
-from adaptml.runs import VersionClaim, audit_event
+from adaptml.runs.outbox import audit_event
+from adaptml.runs.versions import VersionClaim
 from schemas.ledger import Account, Month
 from schemas.manifest import Evaluation
 from schemas.run import Artifacts, AuditEntry, DataFile, DatasetSummary, Metrics, Run, Source
