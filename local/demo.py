@@ -15,9 +15,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from adaptml import watch
 from adaptml.objects import ObjectStore
+from adaptml.outcome import Fact, outcome, size
 from adaptml.runs.store import RunStore
 from local import cloud, paths, prerequisites
 from local.supervisor import is_running
@@ -82,7 +84,7 @@ def follow(runs: RunStore, run_id: str, *, within_s: float) -> Run | None:
             run = runs.find(run_id)
             if run is not None:
                 if console.is_terminal:
-                    live.update(watch.view(run, runs.curve(run_id)))
+                    live.update(watch.view(run, runs.curve(run_id), with_outcome=False))
                 elif (text := watch.line(run)) != shown:
                     shown = text
                     print(text, flush=True)
@@ -105,8 +107,8 @@ def _fetch(objects: ObjectStore, run: Run, folder: Path) -> Path:
     if run.artifacts is None:
         raise ValueError(f"{run.run_id} has no artifacts")
     prefix = layout.version_prefix(run.tenant, run.name, run.artifacts.version)
-    folder.mkdir(parents=True, exist_ok=True)
     for name in run.artifacts.sha256:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(objects.read(ARTIFACTS_BUCKET, prefix + name))
     return folder
 
@@ -120,17 +122,21 @@ def _show(run: Run, adapter: Path, *, took_s: float, total_s: float) -> None:
         table.add_row(*(escape(sample[key]) for key in ("question", "before", "after")))
     console.print(table)
     size = (adapter / "adapter_model.safetensors").stat().st_size
-    estimate, metrics, artifacts = run.estimate, run.metrics, run.artifacts
+    took = f"{watch.duration(took_s)} from the copy to the adapter, {watch.duration(total_s)} in all"
+    console.print(summary(run, copy=cloud.shown(adapter), weights_bytes=size, took=took))
+    sys.stdout.flush()
+
+
+def summary(run: Run, *, copy: str, weights_bytes: int, took: str) -> Panel:
+    """What came of the run, where it is, and what it would have taken. Raises ValueError where it has no version."""
+    estimate, artifacts = run.estimate, run.artifacts
     if estimate is None or artifacts is None:
         raise ValueError(f"{run.run_id} succeeded without an estimate or artifacts")
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("adapter", f"[bold]{artifacts.uri}[/]")
-    facts.add_row("", f"{size / 1e6:.1f} MB of weights, {artifacts.size_bytes / 1e6:.1f} MB with tokenizer and card")
-    facts.add_row("copy of it", escape(cloud.shown(adapter)))
-    facts.add_row("held-out loss", f"{metrics.eval_loss_before:.3f} before, {metrics.eval_loss_after:.3f} after")
-    facts.add_row(
-        "time here", f"{watch.duration(took_s)} from the copy to the adapter, {watch.duration(total_s)} in all"
+    where: tuple[Fact, ...] = (
+        ("adapter", Text(artifacts.uri or "", style="bold")),
+        ("weights", f"{size(weights_bytes)} of {size(artifacts.size_bytes)} with tokenizer and card"),
+        ("copy of it", copy),
+        ("time here", took),
+        ("on an L4", f"about {estimate.duration_s:.0f} s and ${estimate.cost_usd:.3f} (estimate, list price)"),
     )
-    facts.add_row("on an L4", f"about {estimate.duration_s:.0f} s and ${estimate.cost_usd:.3f} (estimate, list price)")
-    console.print(Panel(facts, title="[bold green]SUCCEEDED[/]", title_align="left"))
-    sys.stdout.flush()
+    return Panel(outcome(run, *where), title="[bold green]SUCCEEDED[/]", title_align="left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+from adaptml import figures
 from adaptml.gate import judgement
 from schemas.manifest import Manifest
 from schemas.run import Metrics
@@ -21,32 +22,22 @@ def held_out(manifest: Manifest, metrics: Metrics) -> str:
 def _figures(metrics: Metrics) -> list[str]:
     if metrics.eval_loss_after is None:
         return ["Nothing was held out, so nothing was measured."]
-    rows = [
-        ("loss, nats a token", metrics.eval_loss_before, metrics.eval_loss_after, "{:.4f}"),
-        ("perplexity", metrics.eval_perplexity_before, metrics.eval_perplexity_after, "{:,.2f}"),
-        ("token accuracy", metrics.eval_token_accuracy_before, metrics.eval_token_accuracy_after, "{:.1%}"),
-        ("exact match", metrics.eval_exact_match_before, metrics.eval_exact_match_after, "{:.1%}"),
-    ]
-    lines = [
-        f"| {name} | {_figure(before, form)} | {_figure(after, form)} |"
-        for name, before, after, form in rows
-        if after is not None
-    ]
+    lines = [f"| {one.name} | {one.before} | {one.after} |" for one in figures.held_out(metrics)]
     table = "\n".join(["| | base model | with this adapter |", "| --- | ---: | ---: |", *lines])
-    counted = f"{_counted(metrics.eval_examples, 'example')}, {_counted(metrics.eval_tokens, 'token')} counted."
+    told = f"{figures.basis(metrics)}."
     if metrics.eval_exact_match_examples:
-        counted += (
+        told += (
             f" Exact match: of the {metrics.eval_exact_match_examples:,} whose last answer has at most {ANSWER_TOKENS} "
             "tokens, the share that the model, asked, gives token for token (greedy)."
         )
     if metrics.saved_step is not None:
-        counted += f" The adapter is that of step {metrics.saved_step:,}."
-    return [table, counted]
+        told += f" The adapter is that of step {metrics.saved_step:,}."
+    return [table, told]
 
 
 def _gate(manifest: Manifest, metrics: Metrics) -> list[str]:
     judged = judgement(manifest, metrics)
-    gate = manifest.evaluation.model_dump(exclude_none=True) if manifest.evaluation else {}
+    gate = figures.limits(manifest)
     if not gate:
         return []
     asked = ", ".join(f"`{name}: {limit:g}`" for name, limit in gate.items())
@@ -88,11 +79,3 @@ def _visible(character: str) -> str:
 
 
 _TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "not measured" if value is None else form.format(value).replace("%", " %")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

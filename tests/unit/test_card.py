@@ -7,30 +7,20 @@ import pytest
 
 from schemas.manifest import Evaluation, Manifest
 from schemas.run import Metrics
+from tests.unit.finished import MANIFEST, MEASURED
 from trainer import card_evaluation
 from trainer.card_evaluation import answers, held_out
 from trainer.evaluate import Sample
-
-PLAIN = Manifest.model_validate(
-    {"name": "bot", "base_model": "google/gemma-2b-it", "dataset": {"train": ["a.jsonl"]}, "training": {"epochs": 1}}
-)
-MEASURED = Metrics(
-    eval_loss_before=2.0, eval_loss_after=1.25, eval_perplexity_before=7.389, eval_perplexity_after=3.4903,
-    eval_token_accuracy_before=0.5, eval_token_accuracy_after=0.625,
-    eval_exact_match_before=0.0, eval_exact_match_after=0.25,
-    eval_examples=1200, eval_tokens=24_000, eval_exact_match_examples=4, saved_step=60,
-)  # fmt: skip
-
 
 REFUSED = "**It may not be promoted.** The manifest's gate asks for `max_eval_loss: 1.2`"
 
 
 def gated(**limits: float) -> Manifest:
-    return PLAIN.model_copy(update={"evaluation": Evaluation(**limits)})
+    return MANIFEST.model_copy(update={"evaluation": Evaluation(**limits)})
 
 
 def test_figures_stand_side_by_side() -> None:
-    assert held_out(PLAIN, MEASURED) == (
+    assert held_out(MANIFEST, MEASURED) == (
         "## On held-out data\n\n"
         "| | base model | with this adapter |\n"
         "| --- | ---: | ---: |\n"
@@ -45,14 +35,14 @@ def test_figures_stand_side_by_side() -> None:
 
 def test_without_short_answers_there_is_no_word_of_them() -> None:
     none = {"eval_exact_match_before": None, "eval_exact_match_after": None, "eval_exact_match_examples": 0}
-    assert "xact match" not in held_out(PLAIN, MEASURED.model_copy(update=none))
+    assert "xact match" not in held_out(MANIFEST, MEASURED.model_copy(update=none))
     assert "1 example, 1 token counted." in held_out(
-        PLAIN, MEASURED.model_copy(update={"eval_examples": 1, "eval_tokens": 1})
+        MANIFEST, MEASURED.model_copy(update={"eval_examples": 1, "eval_tokens": 1})
     )
 
 
 def test_nothing_held_out_is_told() -> None:
-    assert held_out(PLAIN, Metrics(train_loss=1.0)).endswith("Nothing was held out, so nothing was measured.")
+    assert held_out(MANIFEST, Metrics(train_loss=1.0)).endswith("Nothing was held out, so nothing was measured.")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +70,7 @@ def test_the_gate_has_its_say(manifest: Manifest, metrics: Metrics, said: str) -
 
 
 def test_no_gate_is_not_spoken_of() -> None:
-    assert "promoted" not in held_out(PLAIN, MEASURED)
+    assert "promoted" not in held_out(MANIFEST, MEASURED)
     assert "promoted" not in held_out(gated(), MEASURED)
 
 
