@@ -455,6 +455,17 @@ CODES: dict[str, Code] = {
         "{suggestion}",
         Severity.WARNING,
     ),
+    "exports_do_not_fit": _code(
+        "plan",
+        "{forms}: while they are made, files and process need about {needed_gb} GB, the job's instance has "
+        "{available_gb} GB of memory, in which its files lie, too",
+        "{suggestion}",
+    ),
+    "exports_too_long": _code(
+        "plan",
+        "for start-up and {forms} an execution needs about {duration} s, compute.timeout is {timeout} s",
+        "{suggestion}",
+    ),
     # The run
     "attempts_exhausted": _code(
         "run",

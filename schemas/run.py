@@ -138,6 +138,10 @@ class Estimate(Part):
     """True when the expected memory is not more than the accelerator has."""
     basis: str = ""
     """How the tokens are known: counted, sampled, or estimated from characters."""
+    export_s: dict[str, float] = {}
+    """Form that is delivered besides the adapter → seconds for it, expected; they are in `duration_s`."""
+    scratch_gb: float = 0.0
+    """Of the instance's memory, for the exports' files and the process, in GB of 10⁹ bytes; 0 without exports."""
 
 
 class Progress(Part):

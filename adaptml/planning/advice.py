@@ -24,7 +24,7 @@ SEQUENCE_STEP = 64
 _Number = TypeVar("_Number", int, float)
 
 Condition = Callable[[Manifest], bool]
-Settings = dict[str, str | float]
+Settings = dict[str, str | float | list[str]]
 """Dotted names of the manifest's fields → values, to be set together."""
 
 
@@ -80,6 +80,18 @@ def to_take_a_step(manifest: Manifest, enough_s: float, takes_one: Condition) ->
     most = _largest(manifest, "training.batch_size", range(1, LARGEST_BATCH + 1), takes_one)
     ways += [] if most is None else [{"training.batch_size": most}]
     return _sentence(ways) if ways else "No timeout that can be set is enough; train on shorter examples."
+
+
+def to_export(manifest: Manifest, possible: Condition, enough_s: float | None = None) -> str:
+    """How the run would deliver what it can: all in more time, if `enough_s` seconds are enough; the first form that
+    can be made, or none but the adapter; all of them of a smaller base model."""
+    ways = [] if enough_s is None else _longer_timeout(manifest, enough_s, possible)
+    asked = [form for form in manifest.export if form != "adapter"]
+    fewer: list[Settings] = [{"export": [form]} for form in (*(asked if len(asked) > 1 else ()), "adapter")]
+    smaller: list[Settings] = [{"base_model": model} for model in _smaller_models(manifest.base_model)]
+    for settings in (fewer, smaller):
+        ways += next(filter(None, (_if_it_holds(manifest, way, possible) for way in settings)), [])
+    return _sentence(ways)
 
 
 def _longer_timeout(manifest: Manifest, enough_s: float, holds: Condition) -> list[Settings]:
@@ -153,5 +165,7 @@ def _sentence(ways: Sequence[Settings]) -> str:
     return f"Set {', or '.join(texts)}."
 
 
-def _value(value: str | float) -> str:
+def _value(value: str | float | list[str]) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(value)}]"
     return value if isinstance(value, str) else f"{value:.10g}"

@@ -7,12 +7,13 @@ docs/planning.md says what they leave out and what has been measured.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from importlib import resources
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from adaptml.planning import advice
+from adaptml.planning import advice, exports
 from adaptml.planning.attempts import attempts_needed, leave_before_s, timeout_for
 from adaptml.planning.memory import gpu_memory_span
 from adaptml.planning.span import Span
@@ -115,14 +116,17 @@ def estimate(manifest: Manifest, tokens_per_epoch: int, examples: int, *, basis:
     """Memory, time and cost of the run, without what it waits in queues and without attempts that die.
 
     A run that takes longer than `compute.timeout` is trained in several executions, each with a start-up of its own.
+    Exports are made in the last one, after the last step.
     """
     accelerator = manifest.compute.accelerator
     tokens = tokens_per_epoch * epochs(manifest, examples)
     memory = gpu_memory_span(manifest)
     training = training_seconds(manifest, Span(tokens * basis.low, tokens, tokens * basis.high))
     number = steps(manifest, examples)
-    executions = attempts_needed(number, training.expected / number, _usable_s(manifest))
-    seconds = Span(*(max(1, executions) * startup + s for startup, s in zip(STARTUP_S, training, strict=True)))
+    at_the_end = exports.total_seconds(manifest)
+    executions = attempts_needed(number, training.expected / number, _usable_s(manifest), at_the_end.expected)
+    cases = zip(STARTUP_S, exports.fetch_seconds(manifest), training, at_the_end, strict=True)
+    seconds = Span(*(max(1, executions) * (startup + fetch) + s + end for startup, fetch, s, end in cases))
     gpu_memory_gb = round(memory.expected / 1e9, 2)
     return Estimate(
         gpu_memory_gb=gpu_memory_gb,
@@ -142,6 +146,8 @@ def estimate(manifest: Manifest, tokens_per_epoch: int, examples: int, *, basis:
         examples=examples,
         fits=gpu_memory_gb <= PRICES["accelerators"][accelerator]["memory_gb"],
         basis=basis.text,
+        export_s={form: round(span.expected) for form, span in exports.seconds(manifest).items()},
+        scratch_gb=round(exports.scratch_bytes(manifest).expected / 1e9, 2),
     )
 
 
@@ -171,19 +177,62 @@ def objections(manifest: Manifest, planned: Estimate) -> list[Problem]:
         found.append(
             problem("too_expensive", cost=f"{enough_usd:.2f}", limit=compute.max_cost_usd, suggestion=suggestion)
         )
-    if not planned.executions:
-        needed_s = STARTUP_S.expected + _step_s(manifest, planned)
-        enough_s = timeout_for(needed_s)
-        suggestion = advice.to_take_a_step(manifest, enough_s, lambda changed: again(changed).executions > 0)
+    if not _has_time_for(manifest, _step_s(manifest, planned)):
+        enough_s = timeout_for(_start_s(manifest) + _step_s(manifest, planned))
+        suggestion = advice.to_take_a_step(
+            manifest, enough_s, lambda changed: _has_time_for(changed, _step_s(changed, again(changed)))
+        )
         found.append(problem("too_long", duration=round(enough_s), timeout=compute.timeout_s, suggestion=suggestion))
-    return found
+    return found + list(_of_exports(manifest, planned))
+
+
+def _of_exports(manifest: Manifest, planned: Estimate) -> Iterator[Problem]:
+    """Why what is asked for besides the adapter cannot be made."""
+    forms = " and ".join(exports.forms(manifest))
+    if not _scratch_fits(manifest):
+        yield problem(
+            "exports_do_not_fit",
+            forms=forms,
+            needed_gb=planned.scratch_gb,
+            available_gb=round(_instance_bytes(manifest) / 1e9, 2),
+            suggestion=advice.to_export(manifest, _scratch_fits),
+        )
+    if not _has_time_to_export(manifest):
+        enough_s = timeout_for(_start_s(manifest) + exports.total_seconds(manifest).expected)
+        suggestion = advice.to_export(manifest, _has_time_to_export, enough_s)
+        yield problem(
+            "exports_too_long",
+            forms=forms,
+            duration=round(enough_s),
+            timeout=manifest.compute.timeout_s,
+            suggestion=suggestion,
+        )
+
+
+def _scratch_fits(manifest: Manifest) -> bool:
+    return exports.scratch_bytes(manifest).expected <= _instance_bytes(manifest)
+
+
+def _instance_bytes(manifest: Manifest) -> float:
+    """Memory of the job's instance, of files and processes together."""
+    return float(PRICES["accelerators"][manifest.compute.accelerator]["memory_gib"] * (1 << 30))
+
+
+def _has_time_to_export(manifest: Manifest) -> bool:
+    return not exports.forms(manifest) or _has_time_for(manifest, exports.total_seconds(manifest).expected)
+
+
+def _has_time_for(manifest: Manifest, seconds: float) -> bool:
+    """Whether an execution has so much time after its start-up."""
+    return 0 < _usable_s(manifest) >= seconds
 
 
 def cautions(manifest: Manifest, planned: Estimate) -> list[Problem]:
     """What is good to know of a run that can be started as planned."""
     if planned.executions < 2:
         return []
-    at_once_s = timeout_for(STARTUP_S.expected + _step_s(manifest, planned) * planned.steps)
+    work_s = _step_s(manifest, planned) * planned.steps + exports.total_seconds(manifest).expected
+    at_once_s = timeout_for(_start_s(manifest) + work_s)
     suggestion = advice.to_finish_at_once(
         manifest,
         at_once_s,
@@ -201,9 +250,14 @@ def cautions(manifest: Manifest, planned: Estimate) -> list[Problem]:
 
 
 def _usable_s(manifest: Manifest) -> float:
-    """What an execution has for steps."""
+    """What an execution has for steps, and at the end for exports."""
     timeout_s = manifest.compute.timeout_s
-    return timeout_s - leave_before_s(timeout_s) - STARTUP_S.expected
+    return timeout_s - leave_before_s(timeout_s) - _start_s(manifest)
+
+
+def _start_s(manifest: Manifest) -> float:
+    """Until an execution's first step."""
+    return STARTUP_S.expected + exports.fetch_seconds(manifest).expected
 
 
 def _step_s(manifest: Manifest, planned: Estimate) -> float:
