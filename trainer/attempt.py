@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import time
@@ -26,6 +27,7 @@ from schemas.errors import Problem, Refused
 from schemas.manifest import Manifest
 from schemas.run import Artifacts, Checkpoint, Metrics, Owner, Progress, Run
 from schemas.run_states import RunState
+from trainer.meanwhile import meanwhile
 
 log = logging.getLogger(__name__)
 
@@ -202,10 +204,15 @@ class Attempt:
             log.warning("the validation report of %s was deleted", self.run.run_id)
 
     def commit(self, folder: Path, sha256: dict[str, str], metrics: Metrics) -> None:
-        """Uploads the folder, names the version in one transaction, and puts it in its place. Raises Fenced."""
-        bucket = self.services.settings.artifacts_bucket
+        """Uploads the folder, names the version in one transaction, and puts it in its place.
+
+        A file of many GB takes longer than an attempt may be silent. An upload that goes on after the attempt was told
+        to stop writes below a prefix that nobody else writes to or reads. Raises Fenced and Stopped.
+        """
+        objects, bucket = self.services.objects, self.services.settings.artifacts_bucket
         for name in sha256:
-            self.services.objects.upload_new(bucket, self.staging + name, folder / name)
+            upload = functools.partial(objects.upload_new, bucket, self.staging + name, folder / name)
+            meanwhile(upload, self.alive)
             self.alive()
         size = sum((folder / name).stat().st_size for name in sha256)
         staged = Artifacts(version=0, staged=self.staging, size_bytes=size, sha256=sha256)

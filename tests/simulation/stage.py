@@ -1,8 +1,8 @@
 """What the product takes from its surroundings, replaced for the time of a simulation.
 
-Decisions stay as they are. Replaced are the clocks and dice of Google's retries and of the trainer, its signals, and
-what only costs time: reading a manifest and checking data whose bytes were seen before, validating a version of a run
-that was read before, and the line breaks of JSON for people.
+Decisions stay as they are. Replaced are the clocks and dice of Google's retries and of the trainer, its signals and
+threads, and what only costs time: reading a manifest and checking data whose bytes were seen before, validating a
+version of a run that was read before, and the line breaks of JSON for people.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def installed() -> Iterator[None]:
         stack.enter_context(mock.patch.object(attempt, "time", _Time))
         stack.enter_context(mock.patch.object(attempt, "signal", _Signal))
         stack.enter_context(mock.patch.object(attempt, "describe", _describe))
+        stack.enter_context(mock.patch.object(attempt, "meanwhile", lambda work, _alive: work()))
         stack.enter_context(mock.patch.object(intake, "parse_manifest", _parse_manifest))
         stack.enter_context(mock.patch.object(intake, "parse_inline", _parse_inline))
         stack.enter_context(mock.patch.object(intake, "check_drop", _check_drop))
