@@ -60,9 +60,9 @@ def limits(manifest: Manifest | None) -> dict[str, float]:
 
 
 def delivered(manifest: Manifest | None, files: Mapping[str, object]) -> dict[str, list[str]]:
-    """Form that was asked for → the version's files of it. A form is a folder of its name, files that end in it, or
-    files that begin with it (`merged/…`, `….gguf`, `adapter_…`)."""
-    forms = list(manifest.export) if manifest is not None else ["adapter"]
+    """The adapter, which every version holds, and each form that was asked for → the version's files of it. A form is a
+    folder of its name, files that end in it, or files that begin with it (`merged/…`, `….gguf`, `adapter_…`)."""
+    forms = dict.fromkeys(["adapter", *(manifest.export if manifest is not None else ())])
     return {form: sorted(name for name in files if _is_of(name, form)) for form in forms}
 
 

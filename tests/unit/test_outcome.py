@@ -64,6 +64,14 @@ def test_each_form_is_listed_with_its_files() -> None:
     ]
 
 
+def test_the_adapter_is_always_delivered() -> None:
+    run = finished(files=ADAPTER + EXPORTS, export=("merged",))
+    assert [line.strip() for line in rendered(outcome(run))[-2:]] == [
+        "adapter: adapter_config.json, adapter_model.safetensors",
+        "merged: merged/, 2 files",
+    ]
+
+
 def test_a_run_without_a_version_has_no_outcome() -> None:
     assert rendered(outcome(finished().model_copy(update={"artifacts": None}))) == []
 
