@@ -79,6 +79,19 @@ class ObjectStore:
         except PreconditionFailed:
             return
 
+    def replace(self, bucket: str, name: str, path: Path) -> None:
+        """Uploads a file, whatever the name holds; the service checks the content by its crc32c."""
+        self._client.bucket(bucket).blob(name).upload_from_filename(str(path), checksum="crc32c")
+
+    def download(self, pinned: PinnedObject, path: Path) -> None:
+        """Writes the content to a file, checked by its crc32c. Raises ObjectGone, and google-resumable-media's
+        DataCorruption."""
+        blob = self._client.bucket(pinned.bucket).blob(pinned.name, generation=pinned.generation)
+        try:
+            blob.download_to_filename(str(path), checksum="crc32c")
+        except NotFound as error:
+            raise ObjectGone(pinned.name) from error
+
     def copy_new(self, bucket: str, source: str, target: str) -> None:
         """Copies within the bucket, on the server's side, to a name that must not exist."""
         blobs = self._client.bucket(bucket)

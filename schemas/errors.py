@@ -535,4 +535,43 @@ CODES: dict[str, Code] = {
         "cancelled by request",
         "Copy a file RESUME into the folder to go on from the last checkpoint, or the manifest to start anew.",
     ),
+    # What `python -m trainer.prepare` says; no drop can cause it
+    "model_gated": _code(
+        "models",
+        "the hub does not hand out {model}: {why}",
+        "Accept the conditions at https://huggingface.co/{model}, make a token that may read, and pass it by "
+        "--token-secret or HF_TOKEN.",
+    ),
+    "model_token_unreadable": _code(
+        "models",
+        "the secret {secret} cannot be read: {why}",
+        "Name a version of a secret that exists, as projects/P/secrets/S/versions/latest, and give the account that "
+        "calls the role secretmanager.secretAccessor on it.",
+    ),
+    "model_revision_missing": _code(
+        "models",
+        "the hub has no revision {revision} of {model}",
+        "Correct `revision` of the model's row in schemas/catalogue/models.yaml: the commit's 40 digits.",
+    ),
+    "model_incomplete": _code(
+        "models",
+        "{model} has no {name} at its revision, or the hub does not say what is in it",
+        "Take a revision that holds safetensors and tokenizer.json; pickle is not read.",
+    ),
+    "model_file_differs": _code(
+        "models",
+        "{name} of {model} is not what the hub says it is: size or checksum differ",
+        "It was deleted: call again, and only this file is fetched anew. If that helps nothing, something between here "
+        "and the hub changes files.",
+    ),
+    "models_disk_full": _code(
+        "models",
+        "the disk is too small for {model}: {needed} is needed, {free} is free",
+        "Free some, or name a folder on a larger disk with --into. What was downloaded is not downloaded again.",
+    ),
+    "hub_unreachable": _code(
+        "models",
+        "the hub cannot be used: {why}",
+        "Check the network and HF_ENDPOINT, and call again: what was downloaded is not downloaded again.",
+    ),
 }

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from schemas.catalogue import CATALOGUE
 from tests.cloud import MODEL
 from tests.unit import tiny
+from trainer.prepared import Origin, seal
 
 
 def lay(models: Path) -> Path:
@@ -34,5 +35,6 @@ def lay(models: Path) -> Path:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(shape).to(torch.bfloat16).save_pretrained(models / CATALOGUE[MODEL].folder)
+    seal(models / CATALOGUE[MODEL].folder, Origin(model=MODEL, revision=CATALOGUE[MODEL].revision, source="test"))
     torch.set_rng_state(random_state)
     return models

@@ -6,7 +6,7 @@ import os
 import sys
 
 # Before any library looks for them: at run time no hub is ever asked.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -14,9 +14,17 @@ from adaptml import logs
 from adaptml.services import Services
 from trainer import BEGAN
 from trainer.attempt import Attempt
+from trainer.models_bucket import bring
 from trainer.train import train
+
+
+def carry_out(attempt: Attempt) -> None:
+    """Brings the base model from the models bucket, unless the machine has it, and trains."""
+    bring(attempt)
+    train(attempt)
+
 
 if __name__ == "__main__":
     logs.configure()
     attempt = Attempt.begin(Services.from_env(), os.environ, BEGAN)
-    sys.exit(attempt.carry_out(train) if attempt is not None else 0)
+    sys.exit(attempt.carry_out(carry_out) if attempt is not None else 0)

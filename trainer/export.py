@@ -34,7 +34,7 @@ from trainer.export_gguf import Layout, Naming, Unsupported
 from trainer.export_graph import Graph
 from trainer.export_merge import Adapter, Merged, NotWhole, Weights, plain
 from trainer.export_vocabulary import NotAlike, Vocabulary, vocabulary
-from trainer.model import models_dir
+from trainer.prepared import models_dir
 
 log = logging.getLogger(__name__)
 

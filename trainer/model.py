@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import logging
 from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from adaptml.tokens.chat import ChatTokenizer
@@ -17,41 +16,28 @@ from adaptml.tokens.store import in_folder
 from schemas.catalogue import BaseModelRow
 from schemas.errors import Refused, problem
 from schemas.manifest import Manifest
+from trainer.prepared import MODELS_DIR as MODELS_DIR
+from trainer.prepared import choose, models_dir
+from trainer.quantise import load, nf4
 
-MODELS_DIR = "ADAPTML_MODELS_DIR"
-
-
-def models_dir() -> Path:
-    """Where prepared weights lie: baked into the image, a mounted bucket, or a local folder."""
-    return Path(os.environ.get(MODELS_DIR, "/models"))
+log = logging.getLogger(__name__)
 
 
 def load_base(row: BaseModelRow, *, quantise: bool, device: torch.device) -> tuple[Any, Any]:
     """(model, tokenizer) of a row of the catalogue: frozen, in bf16, its linear layers in NF4 if `quantise`.
 
-    NF4 with double quantisation and bf16 compute is the set-up of the QLoRA paper (Dettmers et al. 2023). Raises
-    Refused when the weights were not prepared. No remote code, no pickle: safetensors only.
+    NF4 weights that were prepared are read as they are; where there are none that this version can read, bf16 weights
+    are quantised while they are loaded, which gives the same bits and takes longer. Raises Refused when the weights
+    were not prepared.
     """
     folder = models_dir() / row.folder
-    if not (folder / "config.json").is_file():
+    weights = choose(folder, quantise=quantise)
+    if weights is None:
         raise Refused([problem("base_model_unavailable", model=row.id)])
+    if weights.why_not is not None:
+        log.warning("%s: quantising while loading, NF4 weights were not read: %s", row.id, weights.why_not)
     transformers_logging.disable_progress_bar()  # it would fill the execution's log
-    quantisation = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.bfloat16,
-        attn_implementation="sdpa",
-        quantization_config=quantisation if quantise else None,
-        device_map={"": device},
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    model = load(weights.folder, device, nf4() if quantise and not weights.are_quantised else None)
     leave_out(model, row)
     keep_differentiable(model)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -16,10 +16,11 @@ from schemas.errors import Refused
 from schemas.manifest import Manifest
 from tests import models
 from tests.cloud import MODEL
-from trainer import evaluate
+from trainer import evaluate, quantise
 from trainer.loss import completion_loss, refuse_divergence
-from trainer.model import MODELS_DIR, chat_tokenizer, load_base, lora_parameters, with_lora
+from trainer.model import MODELS_DIR, chat_tokenizer, keep_differentiable, load_base, lora_parameters, with_lora
 from trainer.packing import IGNORED, Tokens, pack
+from trainer.prepared import choose, models_dir
 
 CPU = torch.device("cpu")
 CHAT = [
@@ -123,6 +124,35 @@ def test_gradients_are_the_same_after_an_evaluation(base: tuple[Any, Any], chat:
     evaluate.loss(model, [tokens], CPU, lambda: None)
     assert torch.equal(before, _gradients(model, tokens))
     assert before.abs().sum() > 0
+
+
+def test_prepared_nf4_trains_as_what_is_quantised_while_loading(chat: ChatTokenizer) -> None:
+    row = CATALOGUE[MODEL]
+    weights = choose(models_dir() / row.folder, quantise=True)
+    assert weights is not None
+    assert weights.are_quantised
+    there, _ = load_base(row, quantise=True, device=CPU)
+    anew = quantise.load(models_dir() / row.folder, CPU, quantise.nf4())
+    keep_differentiable(anew)
+    left, right = there.state_dict(), anew.state_dict()
+    assert left.keys() == right.keys()
+    assert all(torch.equal(tensor, right[name]) for name, tensor in left.items())
+    manifest = Manifest.model_validate(
+        {"name": "t", "base_model": MODEL, "dataset": {"train": ["t.jsonl"]}, "lora": {"dropout": 0.0}}
+    )
+    losses = []
+    for model in (there, anew):
+        torch.manual_seed(0)
+        lora = with_lora(model, manifest, row).train()
+        optimizer = torch.optim.AdamW(lora_parameters(lora), lr=1e-3)
+        for _ in range(2):
+            loss = completion_loss(lora, pack([encode(chat, Example(CHAT))], 0)[0], CPU)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    assert losses[:2] == losses[2:]
+    assert losses[1] < losses[0]
 
 
 def _gradients(model: Any, tokens: Tokens) -> torch.Tensor:

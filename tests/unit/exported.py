@@ -21,6 +21,7 @@ from schemas.manifest import Manifest
 from tests.unit import families
 from tests.unit.test_catalogue import config_of
 from trainer.model import MODELS_DIR
+from trainer.prepared import Origin, seal
 
 CPU = torch.device("cpu")
 ROWS = {row.architecture.model_type: row for row in CATALOGUE.values() if row.chat is not None}
@@ -99,6 +100,7 @@ def _kept(kind: str) -> Path:
     model.save_pretrained(base, max_shard_size="60KB")
     (base / "tokenizer.json").write_text(families.bare(row.chat).to_str(), "utf-8")
     (base / "tokenizer_config.json").write_text(json.dumps(families.config(row.chat)), "utf-8")
+    seal(base, Origin(model=row.id, revision=row.revision, source="test"))
 
     for part in row.left_out:
         setattr(model.model, part, None)

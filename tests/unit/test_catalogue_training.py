@@ -19,6 +19,7 @@ from tests.unit.test_catalogue import config_of
 from trainer.loss import completion_loss
 from trainer.model import MODELS_DIR, chat_tokenizer, load_base, lora_parameters, with_lora
 from trainer.packing import IGNORED, Tokens, pack
+from trainer.prepared import Origin, seal
 
 CPU = torch.device("cpu")
 of_each_type = pytest.mark.parametrize(
@@ -64,6 +65,7 @@ def prepared(row: BaseModelRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     (folder / "tokenizer.json").write_text(families.bare(row.chat).to_str(), "utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(families.config(row.chat)), "utf-8")
+    seal(folder, Origin(model=row.id, revision=row.revision, source="test"))
     return shape
 
 
