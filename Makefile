@@ -55,6 +55,7 @@ bench: $(READY)  ## what is measured, each against its floor or a peer
 	$(PY) -m benchmarks.dispatch_latency
 	$(PY) -m benchmarks.growth
 	$(PY) -m benchmarks.checkpoint
+	$(PY) -m benchmarks.load
 	$(PY) -m benchmarks.dataset_check
 	$(PY) -m benchmarks.training --parity
 	$(PY) -m benchmarks.training
