@@ -1,10 +1,11 @@
-"""Logs as Cloud Logging reads them: one JSON object a line with severity and message."""
+"""Logs as Cloud Logging reads them: one JSON object a line with time, severity and message."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 
 
 class CloudFormatter(logging.Formatter):
@@ -12,7 +13,8 @@ class CloudFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line of JSON."""
-        entry = {"severity": record.levelname, "message": record.getMessage(), "logger": record.name}
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        entry = {"time": at, "severity": record.levelname, "message": record.getMessage(), "logger": record.name}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry)
