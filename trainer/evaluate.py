@@ -14,8 +14,9 @@ from torch import Tensor
 from adaptml.dataset.shapes import content_of
 from adaptml.tokens.chat import ChatTokenizer
 from schemas.run import Metrics
-from trainer.loss import completion_loss
+from trainer.loss import loss_and_hits
 from trainer.packing import IGNORED, Packed, Tokens, pack
+from trainer.precision import autocast
 
 EVALUATION_ROW_TOKENS = 2048
 ANSWER_TOKENS = 32
@@ -98,9 +99,8 @@ def measure(model: Any, examples: Sequence[Tokens], device: torch.device, alive:
     total, right = 0.0, 0
     answers: list[bool] = []
     for packed in pack(examples, EVALUATION_ROW_TOKENS):
-        pieces: list[Tensor] = []
-        total += completion_loss(model, packed, device, pieces).item()
-        hits = torch.cat(pieces).cpu()
+        row_loss, hits = loss_and_hits(model, packed, device)
+        total += row_loss
         right += int(hits.sum())
         answers += short_answers(packed, hits)
         alive()
@@ -196,7 +196,7 @@ def stop_tokens(model: Any, tokenizer: Any, end_of_turn: str) -> list[int]:
 
 def _answer(model: Any, tokenizer: Any, prompt: str, stops: list[int], device: torch.device) -> str:
     inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with autocast(device):
         output = model.generate(
             **inputs,
             max_new_tokens=NEW_TOKENS,

@@ -29,11 +29,13 @@ from schemas.catalogue import BaseModelRow
 from schemas.errors import Refused, problem
 from schemas.manifest import Manifest
 from trainer import export_gguf, export_merge
+from trainer.attention import PACKED
 from trainer.export_fitness import Fitness, fitness
 from trainer.export_gguf import Layout, Naming, Unsupported
 from trainer.export_graph import Graph
 from trainer.export_merge import Adapter, Merged, NotWhole, Weights, plain
 from trainer.export_vocabulary import NotAlike, Vocabulary, vocabulary
+from trainer.precision import suit
 from trainer.prepared import models_dir
 
 log = logging.getLogger(__name__)
@@ -303,12 +305,13 @@ def _load(folder: Path, device: torch.device) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.bfloat16,
-        attn_implementation="sdpa",
+        attn_implementation=PACKED,
         device_map={"": device},
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
     )
+    suit(model, device)
     return model.eval()
 
 

@@ -3,66 +3,97 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from schemas.errors import Refused, problem
+from trainer.attention import no_mask
 from trainer.packing import IGNORED, Packed
+from trainer.precision import autocast
 
 CHUNK = 1024
 """Positions whose logits exist at a time: with a vocabulary of 256 k words, 1 GB in fp32."""
 
 
-def completion_loss(model: Any, packed: Packed, device: torch.device, hits: list[Tensor] | None = None) -> Tensor:
+def completion_loss(model: Any, packed: Packed, device: torch.device) -> Tensor:
     """Sum of the cross entropies of the trained tokens of one packed row; a scalar in fp32.
 
     The sum, not the mean: the caller divides by the tokens of the whole optimizer step, so that a step's loss does
-    not depend on how it is cut into rows (a mean of means would weigh short rows more). Into `hits` goes, piece by
-    piece, of each of these tokens whether the model holds no other for more likely. Logits are bf16, in which the first
-    two are equal at a few tokens of a hundred: which of them is "the" most likely would be chance.
+    not depend on how it is cut into rows (a mean of means would weigh short rows more).
     """
     hidden, labels = _hidden_at_labels(model, packed, device)
-    head = model.get_output_embeddings()
-    total = torch.zeros((), device=device)
-    for start in range(0, labels.numel(), CHUNK):
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            logits = head(hidden[start : start + CHUNK])
-        total = total + torch.nn.functional.cross_entropy(
-            logits.float(), labels[start : start + CHUNK], reduction="sum"
-        )
-        if hits is not None:
-            given = logits.gather(-1, labels[start : start + CHUNK, None])[:, 0]
-            hits.append(given == logits.amax(-1))
+    total: Tensor = _HeadLoss.apply(hidden, model.get_output_embeddings().weight, labels)
     return total
+
+
+@torch.no_grad()
+def loss_and_hits(model: Any, packed: Packed, device: torch.device) -> tuple[float, Tensor]:
+    """The same sum, and [trained tokens] of each of them whether the model holds no other for more likely.
+
+    Logits are rounded to bf16, in which the first two are equal at a few tokens of a hundred: which of them is "the"
+    most likely would be chance.
+    """
+    hidden, labels = _hidden_at_labels(model, packed, device)
+    head = model.get_output_embeddings().weight
+    total, hits = 0.0, []
+    for at in _chunks(labels):
+        logits = torch.nn.functional.linear(hidden[at], head)
+        total += torch.nn.functional.cross_entropy(logits.float(), labels[at], reduction="sum").item()
+        rounded = logits.to(torch.bfloat16)
+        hits.append(rounded.gather(-1, labels[at, None])[:, 0] == rounded.amax(-1))
+    return total, torch.cat(hits).cpu() if hits else torch.zeros(0, dtype=torch.bool)
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Sum of cross entropies behind an output layer that is not trained, whose logits exist chunk by chunk.
+
+    Each chunk's gradient is made while its logits are there, softmax less one at the label. Autograd would keep the
+    logits of all chunks until the backward pass, or compute them twice. (PyTorch's `linear_cross_entropy` does the
+    same and gives the sum in bf16, three digits of it.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+        total = torch.zeros((), device=hidden.device)
+        gradient = torch.empty_like(hidden)
+        for at in _chunks(labels):
+            logits = torch.nn.functional.linear(hidden[at], head).float()
+            logits -= logits.logsumexp(-1, keepdim=True)
+            total -= logits.gather(-1, labels[at, None]).sum()
+            softmax = logits.exp_()
+            softmax.scatter_add_(-1, labels[at, None], -torch.ones_like(softmax[:, :1]))
+            gradient[at] = softmax.to(head.dtype) @ head
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *of_total: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * of_total[0], None, None
+
+
+def _chunks(labels: Tensor) -> Iterator[slice]:
+    return (slice(start, start + CHUNK) for start in range(0, labels.numel(), CHUNK))
 
 
 def _hidden_at_labels(model: Any, packed: Packed, device: torch.device) -> tuple[Tensor, Tensor]:
     """Last hidden states [labels, hidden] where the next token is trained on, and those next tokens [labels]."""
     labels = packed.next_tokens.to(device)
-    decoder = model.get_base_model().model
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        output = decoder(
+    head = model.get_output_embeddings().weight
+    with autocast(device):
+        output = model.get_base_model().model(
             input_ids=packed.input_ids[None].to(device),
             position_ids=packed.position_ids[None].to(device),
-            attention_mask=_attention_masks(packed, decoder.config.get_text_config(), device),
+            attention_mask=no_mask(device),
+            cu_seq_lens_q=packed.begins.to(device),
+            max_length_q=packed.longest,
             use_cache=False,
         )
     at = labels != IGNORED
-    return output.last_hidden_state[0][at], labels[at]
-
-
-def _attention_masks(packed: Packed, config: Any, device: torch.device) -> Tensor | dict[str, Tensor]:
-    """One mask; or, by kind of layer, two, where some layers look only at a window of tokens (Gemma 3).
-
-    A model that is given one mask takes it for all layers, and trains its local ones on what they never see later.
-    """
-    mask = packed.attention_mask().to(device)
-    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
-        return mask
-    near = packed.attention_mask(config.sliding_window).to(device)
-    return {"full_attention": mask, "sliding_attention": near}
+    return output.last_hidden_state[0][at].to(head.dtype), labels[at]
 
 
 def refuse_divergence(loss: float, step: int) -> None:

@@ -16,6 +16,7 @@ from adaptml.tokens.store import in_folder
 from schemas.catalogue import BaseModelRow
 from schemas.errors import Refused, problem
 from schemas.manifest import Manifest
+from trainer.precision import suit
 from trainer.prepared import MODELS_DIR as MODELS_DIR
 from trainer.prepared import choose, models_dir
 from trainer.quantise import load, nf4
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 
 
 def load_base(row: BaseModelRow, *, quantise: bool, device: torch.device) -> tuple[Any, Any]:
-    """(model, tokenizer) of a row of the catalogue: frozen, in bf16, its linear layers in NF4 if `quantise`.
+    """(model, tokenizer) of a row of the catalogue: frozen, in bf16, its linear layers in NF4 if `quantise`;
+    in fp32 on CPUs that compute faster in it.
 
     NF4 weights that were prepared are read as they are; where there are none that this version can read, bf16 weights
     are quantised while they are loaded, which gives the same bits and takes longer. Raises Refused when the weights
@@ -40,6 +42,7 @@ def load_base(row: BaseModelRow, *, quantise: bool, device: torch.device) -> tup
     model = load(weights.folder, device, nf4() if quantise and not weights.are_quantised else None)
     leave_out(model, row)
     keep_differentiable(model)
+    suit(model, device)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return model, tokenizer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -34,26 +35,26 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One row of examples. All tensors have shape [tokens]."""
+    """One row of examples. Where nothing else is said, tensors have shape [tokens]."""
 
     input_ids: Tensor
     next_tokens: Tensor
     """The label of the following token, IGNORED at the end of each example."""
     position_ids: Tensor
     """Restart at 0 with each example."""
-    segments: Tensor
-    """Number of the example that a token belongs to."""
+    begins: Tensor
+    """[examples + 1], int32: where each example begins, and the end of the last."""
 
-    def attention_mask(self, window: int | None = None) -> Tensor:
-        """[1, 1, tokens, tokens], true where a token may look: back, and only within its own example.
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return int(self.begins.diff().max())
 
-        With a window only at so many tokens, itself included, as local layers look.
-        """
-        same = self.segments[:, None] == self.segments[None, :]
-        back = torch.ones_like(same).tril()
-        if window is not None:
-            back = back.triu(1 - window)
-        return (same & back)[None, None]
+    @property
+    def segments(self) -> Tensor:
+        """Number of the example that a token belongs to."""
+        lengths = self.begins.diff()
+        return torch.arange(len(lengths)).repeat_interleave(lengths)
 
 
 def pack(examples: Sequence[Tokens], row_tokens: int) -> list[Packed]:
@@ -81,5 +82,5 @@ def _row(examples: list[Tokens]) -> Packed:
         input_ids=torch.tensor([token for e in examples for token in e.ids]),
         next_tokens=torch.tensor([label for e in examples for label in [*e.labels[1:], IGNORED]]),
         position_ids=torch.tensor([i for e in examples for i in range(len(e))]),
-        segments=torch.tensor([number for number, e in enumerate(examples) for _ in e.ids]),
+        begins=torch.tensor([0, *accumulate(len(e) for e in examples)], dtype=torch.int32),
     )

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
+from trainer.attention import PACKED
 from trainer.prepared import NF4, STAMP, Stamp
 
 _SHARD = "1GB"
@@ -99,7 +100,7 @@ def load(folder: Path, device: torch.device, quantisation: BitsAndBytesConfig | 
     return AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.bfloat16,
-        attn_implementation="sdpa",
+        attn_implementation=PACKED,
         device_map={"": device},
         local_files_only=True,
         trust_remote_code=False,

@@ -17,6 +17,7 @@ from trainer import evaluate, loss
 from trainer.evaluate import ANSWER_TOKENS, Measured, Patience, measure, short_answers
 from trainer.model import MODELS_DIR, load_base, with_lora
 from trainer.packing import IGNORED, Tokens, pack
+from trainer.precision import autocast
 
 CPU = torch.device("cpu")
 TRAINED = Measured(loss=0.5, token_accuracy=0.75, exact_match=0.5, examples=4, tokens=40, short_answers=2)
@@ -44,7 +45,7 @@ def answered(prompt: list[int], answer: list[int], after: int = 0) -> Tokens:
 
 
 def greedy(model: Any, prompt: list[int], length: int) -> list[int]:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with autocast(CPU):
         output = model.generate(
             input_ids=torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -82,12 +83,13 @@ def test_loss_and_accuracy_are_those_of_all_logits(model: Any, chunk: int, monke
     examples = [answered([5, 6, 7], [8, 9]), answered([11], [12, 13, 14, 15], 2), Tokens([4, 5, 6], [4, 5, 6])]
     total, right, count = 0.0, 0, 0
     for example in examples:
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad(), autocast(CPU):
             logits = model(input_ids=torch.tensor([example.ids])).logits[0, :-1].float()
         labels = torch.tensor(example.labels[1:])
         total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum").item()
         for row, label in zip(logits, labels, strict=True):
-            right += bool(label != IGNORED) and not bool((row > row[label]).any())
+            rounded = row.to(torch.bfloat16)
+            right += bool(label != IGNORED) and not bool((rounded > rounded[label]).any())
         count += int((labels != IGNORED).sum())
     measured = measure(model, examples, CPU, lambda: None)
     assert measured is not None
@@ -101,15 +103,12 @@ def test_loss_and_accuracy_are_those_of_all_logits(model: Any, chunk: int, monke
 def test_equally_likely_tokens_are_all_right() -> None:
     """Which of them `argmax` takes is chance, on a GPU even between two calls."""
     logits = torch.tensor([[1.0, 1.0, 0.5], [1.0, 1.0, 0.5], [1.0, 1.0, 0.5], [float("nan")] * 3, [0.0] * 3])
-    decoder = Mock(
-        return_value=Mock(last_hidden_state=logits[None]), config=Mock(**{"get_text_config.return_value": 0})
-    )
-    stub = Mock(get_output_embeddings=lambda: lambda hidden: hidden)
-    stub.get_base_model.return_value.model = decoder
-    hits: list[torch.Tensor] = []
+    head = torch.eye(3)
+    stub = Mock(get_output_embeddings=lambda: Mock(weight=head))
+    stub.get_base_model.return_value.model.return_value = Mock(last_hidden_state=logits[None])
     (packed,) = pack([Tokens([9, 0, 1, 2, 0], [IGNORED, 0, 1, 2, 0])], 9)
-    loss.completion_loss(stub, packed, CPU, hits)
-    assert torch.cat(hits).tolist() == [True, True, False, False]
+    _, hits = loss.loss_and_hits(stub, packed, CPU)
+    assert hits.tolist() == [True, True, False, False]
 
 
 def test_measuring_changes_nothing_and_says_that_it_goes_on(model: Any) -> None:

@@ -19,6 +19,7 @@ from trainer import prepared, quantise
 from trainer.loss import completion_loss
 from trainer.model import load_base, lora_parameters, with_lora
 from trainer.packing import Tokens, pack
+from trainer.precision import compute_dtype
 from trainer.prepared import NF4, STAMP, Origin
 
 
@@ -55,11 +56,11 @@ def test_both_ways_of_loading_give_the_same_bits(ready: Small) -> None:
         assert tensor.dtype == right[name].dtype, name
         assert torch.equal(tensor, right[name]), name
     for module in (module for module in there.modules() if isinstance(module, Linear4bit)):
-        assert module.compute_dtype is torch.bfloat16
+        assert module.compute_dtype is compute_dtype(CPU)
         assert module.support_avx512bf16_for_cpu is False  # keep_differentiable
         assert not module.weight.requires_grad
     assert all(getattr(there.model, part) is None for part in ready.row.left_out)
-    unquantised = {name for name in left if left[name].dtype == torch.bfloat16}
+    unquantised = {name for name in left if left[name].dtype is compute_dtype(CPU)}
     assert any("embed_tokens" in name for name in unquantised)
     assert any("norm" in name for name in unquantised)
 

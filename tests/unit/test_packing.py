@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trainer.loss import completion_loss
+from trainer import loss as loss_module
+from trainer.attention import PACKED
+from trainer.loss import completion_loss, loss_and_hits
 from trainer.packing import IGNORED, Tokens, pack
 
 CPU = torch.device("cpu")
@@ -31,13 +33,12 @@ def test_packing_loses_and_repeats_nothing(lengths: list[int], row_tokens: int) 
         assert sum(row.next_tokens != IGNORED) == sum(row.position_ids > 0)
 
 
-def test_positions_restart_and_attention_stays_within_an_example() -> None:
+def test_positions_restart_with_each_example() -> None:
     (row,) = pack([example(3), example(2)], 5)
     assert row.position_ids.tolist() == [0, 1, 2, 0, 1]
-    mask = row.attention_mask()[0, 0]
-    assert not mask[3, :3].any()
-    assert mask[4].tolist() == [False, False, False, True, True]
-    assert not mask[0, 1]
+    assert row.begins.tolist() == [0, 3, 5]
+    assert row.segments.tolist() == [0, 0, 0, 1, 1]
+    assert row.longest == 3
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,8 @@ def model() -> torch.nn.Module:
         num_key_value_heads=2, max_position_embeddings=128,
     )  # fmt: skip
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
-    return get_peft_model(LlamaForCausalLM(config), lora).eval()
+    base = LlamaForCausalLM._from_config(config, attn_implementation=PACKED)
+    return get_peft_model(base, lora).eval()
 
 
 def gradients(model: torch.nn.Module, rows: list, tokens: int) -> tuple[float, list[torch.Tensor]]:
@@ -77,3 +79,41 @@ def test_the_loss_is_the_mean_over_the_trained_tokens_that_transformers_computes
         ours = completion_loss(model, pack([one], 0)[0], CPU).item() / one.trained_tokens
         theirs = model(input_ids=torch.tensor([one.ids]), labels=torch.tensor([one.labels])).loss.item()
     assert ours == pytest.approx(theirs, rel=5e-3)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_gradients_are_those_of_all_logits_and_no_logits_are_kept(
+    model: torch.nn.Module, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK", chunk)
+    one = example(23, masked=9)
+    model.zero_grad()
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        loss = completion_loss(model, pack([one], 0)[0], CPU)
+    assert kept
+    assert all(64 not in shape for shape in kept)  # as wide as the vocabulary
+    loss.backward()
+    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    output = model(input_ids=torch.tensor([one.ids]), labels=torch.tensor([one.labels]))
+    (output.loss * one.trained_tokens).backward()
+    for ours, theirs in zip(found, (p.grad for p in model.parameters() if p.grad is not None), strict=True):
+        assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.999
+        assert ours.norm().item() == pytest.approx(theirs.norm().item(), rel=2e-2)
+    model.zero_grad()
+
+
+def test_measuring_gives_the_loss_of_training(model: torch.nn.Module) -> None:
+    (packed,) = pack([example(23, masked=9), example(8)], 64)
+    with torch.no_grad():
+        training = completion_loss(model, packed, CPU).item()
+    measured, hits = loss_and_hits(model, packed, CPU)
+    assert measured == pytest.approx(training, rel=1e-5)
+    assert len(hits) == int((packed.next_tokens != IGNORED).sum())
+
+
+def test_a_row_without_a_label_has_no_loss(model: torch.nn.Module) -> None:
+    (packed,) = pack([example(5, masked=5)], 0)
+    assert completion_loss(model, packed, CPU).item() == 0
+    assert loss_and_hits(model, packed, CPU)[0] == 0
