@@ -94,20 +94,10 @@ def test_every_parameter_takes_its_place_in_the_plan(model: str) -> None:
         assert gpu_memory_bytes(manifest(model)) - qlora == pytest.approx(others * BF16_BYTES)
 
 
-def test_local_layers_need_a_mask_of_their_own() -> None:
-    row, tokens = CATALOGUE["google/gemma-3-1b-it"], 4096
-    without = row.model_copy(update={"architecture": row.architecture.model_copy(update={"sliding_window": None})})
-    asked = manifest(row.id, training={"max_seq_length": tokens})
-    with patch.object(memory, "CATALOGUE", {row.id: without}):
-        one = gpu_memory_bytes(asked)
-    assert gpu_memory_bytes(asked) - one == pytest.approx(tokens**2)
-
-
-def test_a_square_of_tokens_outgrows_everything_else() -> None:
-    """So that no plan holds a context of 128 k tokens for a small thing."""
+def test_a_context_of_128_k_tokens_is_no_small_thing() -> None:
     model = "meta-llama/Llama-3.2-1B-Instruct"
     half, whole = (gpu_memory_bytes(manifest(model, training={"max_seq_length": n})) for n in (65_536, 131_072))
-    assert whole - half > 3 * (131_072**2 - 65_536**2)
+    assert whole > 1.8 * half
     assert not estimate(manifest(model, training={"max_seq_length": 131_072}), 0, 1).fits
 
 
