@@ -519,6 +519,11 @@ CODES: dict[str, Code] = {
         "the loss became {loss} at step {step}",
         "Lower training.learning_rate, or look for broken rows in the data.",
     ),
+    "out_of_gpu_memory": _code(
+        "run",
+        "the GPU's memory does not suffice to train {model} on an example of {tokens} tokens",
+        "Lower training.max_seq_length, adapt fewer layers (lora.target_modules), or take a smaller base model.",
+    ),
     "base_model_unavailable": _code(
         "run",
         "the weights of {model} are not where the trainer looks for them",

@@ -154,6 +154,10 @@ class Progress(Part):
     learning_rate: float | None = None
     tokens_per_s: float | None = None
     gpu_memory_gb: float | None = None
+    micro_batch_tokens: int | None = None
+    """Of a packed row, at most: what goes through the model at once. Halved where memory does not suffice."""
+    gradient_checkpointing: bool | None = None
+    """Whether blocks are computed twice for want of memory."""
     eta_s: float | None = None
 
 

@@ -23,6 +23,8 @@ from tests.unit.bucket import Bucket
 from trainer.attempt import Attempt
 from trainer.train import train
 
+CONTRARY = "{} xyzzy QQQQ qwxz JJJJ vkvk ####"
+"""An answer that grows less likely the more of the others are learned."""
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -69,14 +71,18 @@ class Desk:
         """`parts` of the manifest; a checkpoint is written every `every_s` seconds."""
         self.bucket = bucket or Bucket()
         self.bucket.objects["train.jsonl"] = chat_rows(24).encode()
-        document = {"name": "bot", "base_model": MODEL, "dataset": {"train": ["train.jsonl"]}, **parts}
-        pinned = DataFile(name="train.jsonl", object="train.jsonl", generation=1, size=1, crc32c="", role="train")
+        self.bucket.objects["contrary.jsonl"] = chat_rows(6, CONTRARY).encode()
+        document: dict[str, Any] = {"name": "bot", "base_model": MODEL, "dataset": {"train": ["train.jsonl"]}, **parts}
+        roles = {"train.jsonl": "train"} | dict.fromkeys(document["dataset"].get("validation", ()), "validation")
+        pinned: Any = [
+            DataFile(name=name, object=name, generation=1, size=1, crc32c="", role=role) for name, role in roles.items()
+        ]
         now = datetime.now(UTC)
         self.document = Document(
             Run(
                 run_id=run_id, state=RunState.QUEUED, state_reason="", tenant="t", name="bot",
                 source=Source(bucket=DROPS), manifest=Manifest.model_validate(document),
-                dataset=DatasetSummary(files=[pinned]), created_at=now, updated_at=now, state_since=now,
+                dataset=DatasetSummary(files=pinned), created_at=now, updated_at=now, state_since=now,
             )
         )  # fmt: skip
         settings = Settings(project=PROJECT, drops_bucket=DROPS, artifacts_bucket=ARTIFACTS, checkpoint_every_s=every_s)

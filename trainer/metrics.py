@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from adaptml.planning.memory import MicroBatch
 from trainer.evaluate import Measured
 
 _TRAINING = (
@@ -48,6 +49,11 @@ class MetricsLog:
         """One measurement on held-out data, of the adapter as it was after this step."""
         if measured is not None:
             self._add({"step": step} | {f"eval_{name}": figure for name, figure in measured.figures.items()})
+
+    def out_of_memory(self, step: int, micro_batch: MicroBatch) -> None:
+        """After so many steps memory did not suffice; what training goes on with."""
+        tokens, checkpointing = micro_batch
+        self._add({"step": step, "micro_batch_tokens": tokens, "gradient_checkpointing": checkpointing})
 
     def close(self) -> None:
         """Everything is on disk after this."""

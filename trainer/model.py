@@ -90,11 +90,15 @@ def with_lora(model: Any, manifest: Manifest, row: BaseModelRow) -> Any:
     )
     # PEFT notes where the weights were read from; whoever loads the adapter needs the model's name.
     model.name_or_path = row.id
-    peft_model = get_peft_model(model, config)
-    if next(model.parameters()).device.type == "cuda":
-        peft_model.enable_input_require_grads()
-        peft_model.gradient_checkpointing_enable({"use_reentrant": False})
-    return peft_model
+    return get_peft_model(model, config)
+
+
+def checkpoint_blocks(model: Any, enabled: bool) -> None:
+    """Whether blocks keep only their inputs for the backward pass and are computed again in it."""
+    if enabled:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.activation_checkpointing_disable()
 
 
 def lora_parameters(model: Any) -> list[torch.nn.Parameter]:

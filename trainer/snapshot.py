@@ -20,9 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from adaptml.planning.memory import MicroBatch
 from trainer.evaluate import Measured, Patience
 
-FORMAT = "adaptml-checkpoint-2"
+FORMAT = "adaptml-checkpoint-3"
 """Raised when what is in a file changes its meaning."""
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW keeps of each parameter."""
@@ -51,6 +52,8 @@ class Position:
     """Of them, those that the loss counts."""
     seconds: float = 0.0
     """That this attempt and those it goes on from have taken."""
+    micro_batch: MicroBatch | None = None
+    """What an out-of-memory error left; None as long as there was none."""
     patience: Patience | None = None
     is_over: bool = False
     """True once early stopping has ended training."""
@@ -134,6 +137,8 @@ def _parse(snapshot: Snapshot) -> tuple[Position, dict[str, Any]]:
         schedule = notes.pop("schedule")
         for name, kind in (("before", Measured), ("patience", Patience)):
             notes[name] = kind(**notes[name]) if notes[name] is not None else None
+        if notes["micro_batch"] is not None:
+            notes["micro_batch"] = MicroBatch(*notes["micro_batch"])
         points = json.loads(snapshot.tensors[_CURVE].numpy().tobytes())
         return Position(**notes, points=points), schedule
     except (ValueError, LookupError, TypeError) as error:

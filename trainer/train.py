@@ -20,10 +20,10 @@ from trainer import artifacts, data, evaluate, export
 from trainer.attempt import Attempt
 from trainer.checkpoint import Checkpoints, fingerprint
 from trainer.gpu import Gpu
-from trainer.loss import completion_loss, refuse_divergence
+from trainer.loss import refuse_divergence
 from trainer.metrics import MetricsLog
+from trainer.micro_batches import MicroBatches, initial, out_of_memory
 from trainer.model import chat_tokenizer, load_base, lora_parameters, round_adapter, with_lora
-from trainer.packing import pack
 from trainer.snapshot import Position, Snapshot, keep_best, put_best, take
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,13 @@ def train(attempt: Attempt) -> None:
     Goes on from the last checkpoint, where there is one. Raises Refused where the manifest and the data cannot give
     an adapter, Fenced and Stopped from the attempt.
     """
+    try:
+        _train(attempt)
+    except torch.OutOfMemoryError as error:  # where there is nothing to halve; another attempt would come as far
+        raise out_of_memory(attempt.manifest) from error
+
+
+def _train(attempt: Attempt) -> None:
     manifest, settings = attempt.manifest, attempt.manifest.training
     row = CATALOGUE[manifest.base_model]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,7 +68,9 @@ def train(attempt: Attempt) -> None:
     optimizer = torch.optim.AdamW(
         trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda"
     )
-    scheduler = get_scheduler(settings.lr_scheduler, optimizer, round(settings.warmup_ratio * total_steps), total_steps)
+    # `constant` alone would skip the warm-up that the manifest speaks of.
+    schedule = "constant_with_warmup" if settings.lr_scheduler == "constant" else settings.lr_scheduler
+    scheduler = get_scheduler(schedule, optimizer, round(settings.warmup_ratio * total_steps), total_steps)
     checkpoints = Checkpoints(attempt, fingerprint(manifest, row, examples, held_out))
     done = checkpoints.go_on(model, optimizer, scheduler)
     if done is None:
@@ -110,6 +119,9 @@ def train(attempt: Attempt) -> None:
     else:
         metrics_log.evaluation(0, done.before)
     gpu = Gpu(device)
+    micro_batch = done.micro_batch or initial(manifest, examples, per_step, device)
+    micro_batches = MicroBatches(model, manifest, micro_batch, device)
+    log.info("micro-batches of %d tokens, gradient checkpointing %s", *micro_batch)
     loop_started = time.monotonic()
     steps = range(done.step, done.step if done.is_over else total_steps)
     for batch in data.batches(examples, per_step, steps, settings.seed):
@@ -120,14 +132,10 @@ def train(attempt: Attempt) -> None:
                 break
 
         model.train()
-        rows = pack(batch, settings.max_seq_length if settings.packing else 0)
-        trained_tokens = sum(example.trained_tokens for example in batch)
-        step_loss = 0.0
-        for packed in rows:
-            # The mean over the trained tokens of the whole step, however it is cut into micro-batches.
-            micro_loss = completion_loss(model, packed, device) / trained_tokens
-            micro_loss.backward()
-            step_loss += micro_loss.item()
+        step_loss = micro_batches.backward(batch)
+        if micro_batches.current != micro_batch:
+            micro_batch = done.micro_batch = micro_batches.current
+            metrics_log.out_of_memory(done.step, micro_batch)
         refuse_divergence(step_loss, done.step + 1)
         grad_norm = torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm).item()
         learning_rate = scheduler.get_last_lr()[0]
@@ -137,7 +145,7 @@ def train(attempt: Attempt) -> None:
 
         done.step, done.loss = done.step + 1, step_loss
         done.seen_tokens += sum(len(example) for example in batch)
-        done.trained_tokens += trained_tokens
+        done.trained_tokens += sum(example.trained_tokens for example in batch)
         elapsed = time.monotonic() - loop_started
         point = {
             "step": done.step, "epoch": round(done.step / steps_per_epoch, 4), "loss": step_loss,
@@ -154,6 +162,8 @@ def train(attempt: Attempt) -> None:
             learning_rate=learning_rate,
             tokens_per_s=point["tokens_per_s"],
             gpu_memory_gb=gpu.memory_gb,
+            micro_batch_tokens=micro_batch.tokens,
+            gradient_checkpointing=micro_batch.checkpointing,
             eta_s=elapsed / (done.step - first) * (total_steps - done.step),
         )
         attempt.report(progress, point)

@@ -35,8 +35,9 @@ def smaller(micro_batch: MicroBatch, longest: int) -> MicroBatch | None:
 
 def _candidates(longest: int, per_step: int) -> Iterator[MicroBatch]:
     most = max(longest, min(MOST_TOKENS, per_step))
-    for checkpointing in (False, True):
+    for checkpointing, least in ((False, max(longest, min(ENOUGH_TOKENS, most))), (True, longest)):
         tokens = most
-        while tokens >= (longest if checkpointing else max(longest, min(ENOUGH_TOKENS, most))):
+        while tokens > least:
             yield MicroBatch(tokens, checkpointing)
             tokens //= 2
+        yield MicroBatch(least, checkpointing)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load
+from torch import Tensor
 
 from adaptml import lifecycle, protocol
 from schemas import layout
@@ -19,9 +20,10 @@ from tests import tiny_model
 from tests.cloud import ARTIFACTS, eventually
 from tests.training import Desk, Killed, kill, step_of, terminate
 from tests.unit.bucket import Bucket
-from trainer import evaluate
+from trainer import attempt, evaluate, micro_batches
 from trainer.attempt import Attempt
 from trainer.model import MODELS_DIR
+from trainer.packing import Packed
 from trainer.train import train
 
 PLAIN: dict[str, Any] = {
@@ -63,9 +65,9 @@ def changed(**training: Any) -> dict[str, Any]:
 EARLY = changed(max_steps=None, epochs=30, batch_size=12, learning_rate=0.5, early_stopping={"patience": 2})
 """Two steps an epoch."""
 TO_THE_END = changed(
-    max_steps=None, epochs=7, batch_size=12, learning_rate=0.1, lr_scheduler="constant", early_stopping={"patience": 9}
-)
-"""All steps are done, and the last ones made it worse."""
+    max_steps=None, epochs=7, batch_size=12, lr_scheduler="constant", early_stopping={"patience": 9}
+) | {"dataset": {"train": ["train.jsonl"], "validation": ["contrary.jsonl"]}}
+"""All steps are done, and the first were the best: the more is learned, the worse."""
 IMPROVING = changed(max_steps=None, epochs=3, batch_size=12, learning_rate=2e-3, early_stopping={"patience": 9})
 VARIANTS = {
     "packed": PLAIN,
@@ -355,3 +357,50 @@ def assert_same(desk: Desk, whole: Desk) -> None:
     assert desk.curve() == whole.curve()
     assert desk.run.metrics == whole.run.metrics
     assert desk.checkpoints == []
+
+
+def test_after_an_out_of_memory_error_the_run_goes_on_with_less_on_the_record(
+    whole: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every attempt that follows, too: it need not find out again."""
+    real, failures = micro_batches.completion_loss, []
+
+    def loss(model: Any, packed: Packed, device: torch.device) -> Tensor:
+        if len(packed.input_ids) > 50 and step_now() == 3:
+            failures.append(len(packed.input_ids))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(model, packed, device)
+
+    def step_now() -> int:
+        return desk.run.progress.step
+
+    monkeypatch.setattr(micro_batches, "completion_loss", loss)
+    monkeypatch.setattr(attempt, "REPORT_EVERY_S", 0.0)
+    desk = Desk(**PLAIN)
+    assert desk.attempt(at=6, do=terminate) == 0
+    assert desk.run.state is RunState.QUEUED
+    assert failures
+    assert desk.attempt() == 0
+    assert desk.run.progress.micro_batch_tokens == 48
+    (noted,) = [point for point in desk.curve() if "micro_batch_tokens" in point]
+    assert noted == {"step": 3, "micro_batch_tokens": 48, "gradient_checkpointing": False}
+    losses, expected = ([p["loss"] for p in of.curve() if "loss" in p] for of in (desk, whole(**PLAIN)))
+    assert losses == pytest.approx(expected, rel=0.02)  # other rows, so dropout draws otherwise
+
+
+def test_where_a_run_cannot_do_with_less_it_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(evaluate, "loss_and_hits", loss)
+    desk = Desk(**PLAIN)
+    assert desk.attempt() == 0
+    assert desk.run.state is RunState.FAILED
+    assert desk.run.error is not None
+    assert desk.run.error.code == "out_of_gpu_memory"
+
+
+def test_a_constant_rate_is_reached_by_the_warm_up_that_was_asked_for(whole: Callable[..., Desk]) -> None:
+    run = whole(**changed(max_steps=4, lr_scheduler="constant", warmup_ratio=0.5))
+    rates = [point["learning_rate"] for point in run.curve() if "loss" in point]
+    assert rates == pytest.approx([0, 0.005, 0.01, 0.01])

@@ -17,6 +17,7 @@ from schemas.catalogue import CATALOGUE, Architecture, BaseModelRow
 from schemas.manifest import Manifest
 from tests.unit.test_catalogue import config_of
 from trainer.attention import PACKED, no_mask
+from trainer.model import checkpoint_blocks
 
 TOKENS = 256
 of_each_type = pytest.mark.parametrize(
@@ -51,9 +52,7 @@ def kept_bytes(row: BaseModelRow, layers: int, targets: str, dropout: float, *, 
     )  # fmt: skip
     model: Any = get_peft_model(base, lora)
     model.train()
-    if checkpointing:
-        model.enable_input_require_grads()
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_blocks(model, checkpointing)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
