@@ -1,0 +1,94 @@
+# The wiring is read from the file that the local cloud reads, too.
+locals {
+  topology = yamldecode(file("${path.module}/../schemas/topology.yaml"))
+
+  buckets   = { for kind in ["drops", "artifacts", "models"] : kind => "${coalesce(var.bucket_prefix, var.project_id)}-${kind}" }
+  functions = keys(local.topology.functions)
+
+  # Dead-letter topic → the topic whose messages end there.
+  dead_letters = { for topic in concat(keys(local.topology.topics), [local.topology.storage_topic]) : "${topic}-dead" => topic }
+
+  # What calls a function: each topic or event that topology.yaml names, and each dead-letter topic.
+  triggers = merge(
+    {
+      for name, source in local.topology.functions : name => {
+        function    = name
+        event       = try(source.event, null)
+        topic       = try(source.topic, null)
+        dead_letter = "${try(source.topic, local.topology.storage_topic)}-dead"
+      } if !try(source.dead_letters, false)
+    },
+    merge([
+      for name, source in local.topology.functions : {
+        for dead in keys(local.dead_letters) : "${name}-${dead}" => {
+          function    = name
+          event       = null
+          topic       = dead
+          dead_letter = null
+        }
+      } if try(source.dead_letters, false)
+    ]...),
+  )
+}
+
+data "google_project" "this" {}
+
+resource "google_project_service" "used" {
+  for_each = toset([
+    "artifactregistry", "billingbudgets", "cloudbuild", "cloudfunctions", "cloudscheduler", "eventarc", "firestore", "iam",
+    "logging", "monitoring", "pubsub", "run", "secretmanager", "storage",
+  ])
+
+  service            = "${each.key}.googleapis.com"
+  disable_on_destroy = false
+}
+
+module "buckets" {
+  source   = "./modules/bucket"
+  for_each = local.buckets
+
+  name                = each.value
+  location            = var.region
+  overwritten_days    = var.retention["overwritten_${each.key}_days"]
+  kms_key             = var.kms_key
+  deletion_protection = var.deletion_protection
+
+  depends_on = [google_kms_crypto_key_iam_member.agents]
+}
+
+module "database" {
+  source = "./modules/database"
+
+  location            = var.region
+  kms_key             = var.kms_key
+  deletion_protection = var.deletion_protection
+
+  depends_on = [google_project_service.used, google_kms_crypto_key_iam_member.agents]
+}
+
+module "topics" {
+  source = "./modules/topics"
+
+  project_id   = var.project_id
+  topics       = { for name, topic in local.topology.topics : name => topic.schema_name }
+  schemas      = { for topic in values(local.topology.topics) : topic.schema_name => file("${path.module}/avro/${topic.schema_name}.avsc") if topic.schema_name != null }
+  dead_letters = keys(local.dead_letters)
+  listeners    = var.listeners
+  delivery     = local.topology.delivery
+  region       = var.region
+  kms_key      = var.kms_key
+  agent        = local.agents.pubsub
+
+  depends_on = [google_project_service.used, google_kms_crypto_key_iam_member.agents]
+}
+
+module "tenants" {
+  source   = "./modules/tenants"
+  for_each = var.tenants
+
+  tenant           = each.key
+  drops_bucket     = module.buckets["drops"].name
+  artifacts_bucket = module.buckets["artifacts"].name
+  writers          = each.value.writers
+  readers          = each.value.readers
+}

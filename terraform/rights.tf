@@ -1,0 +1,142 @@
+# Who may do what, and why: all of it is said here, once. grants.tf makes it so, docs/security.md is written from it.
+# Full names are put together here, so that a plan knows them, and can be looked through, before anything is made.
+locals {
+  parts = merge(
+    { for name in local.functions : name => "Function ${name}" },
+    {
+      trainer = "Job adaptml-trainer: one attempt at one run"
+      prepare = "Job adaptml-prepare: downloads and quantises base models"
+      events  = "Calls the functions, on behalf of Eventarc"
+      builder = "Builds the functions from their archive"
+    },
+  )
+
+  accounts = { for part, account in google_service_account.part : part => "${account.account_id}@${var.project_id}.iam.gserviceaccount.com" }
+
+  # Google's own accounts in this project.
+  agents = {
+    pubsub    = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+    storage   = "serviceAccount:service-${data.google_project.this.number}@gs-project-accounts.iam.gserviceaccount.com"
+    scheduler = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-cloudscheduler.iam.gserviceaccount.com"
+  }
+
+  writer  = "projects/${var.project_id}/roles/${google_project_iam_custom_role.object_writer.role_id}"
+  lister  = "projects/${var.project_id}/roles/${google_project_iam_custom_role.object_lister.role_id}"
+  starter = "projects/${var.project_id}/roles/${google_project_iam_custom_role.job_starter.role_id}"
+  keeper  = "projects/${var.project_id}/roles/${google_project_iam_custom_role.execution_keeper.role_id}"
+
+  # Files that AdaptML writes beside a drop (schemas/layout.py): of a drop's folder, only they may be written.
+  status_files = ["STATUS.json", "REJECTED.md"]
+  our_files    = concat(local.status_files, ["validation-report.json", "preview.jsonl"])
+
+  announcing = setsubtract(concat(local.functions, ["trainer"]), ["undelivered"])
+  taking_in  = ["intake", "requests", "commands", "reconcile"]
+  noting     = ["requests", "commands", "undelivered"]
+  starting   = ["dispatch", "reconcile"]
+
+  # `on` is a bucket, a topic, … by the name that it has here. `prefixes`, `suffixes` and `except` narrow a right on a
+  # bucket to objects whose names begin, end, or do not begin so.
+  rights = flatten([
+    [for part in concat(local.functions, ["trainer"]) :
+      { part = part, kind = "project", on = "database", role = "roles/datastore.user", why = "reads and writes runs; Firestore knows rights of a project only, a condition narrows it to the one database" }
+    ],
+
+    [for part in local.announcing : [
+      { part = part, kind = "topic", on = "run-events", role = "roles/pubsub.publisher", why = "announces each change of state that it makes" },
+      { part = part, kind = "topic", on = "run-ready", role = "roles/pubsub.publisher", why = "wakes the dispatcher when a run waits or leaves a GPU" },
+      { part = part, kind = "bucket", on = "artifacts", prefixes = ["_audit/"], role = local.writer, why = "writes the audit trail of each change of state, once more if it is called again" },
+      {
+        part     = part, kind = "bucket", on = "drops", role = local.writer
+        suffixes = contains(local.taking_in, part) ? local.our_files : local.status_files
+        why      = contains(local.taking_in, part) ? "writes status, report and preview beside a drop" : "renews the status beside a drop, takes back a refusal"
+      },
+    ]],
+
+    [for part in local.taking_in : [
+      { part = part, kind = "bucket", on = "drops", role = "roles/storage.objectViewer", why = "reads manifests, defaults and data of every tenant, and looks for what arrived" },
+      { part = part, kind = "bucket", on = "artifacts", role = local.lister, why = "asks whether there is an audit trail before it creates a run" },
+      { part = part, kind = "bucket", on = "models", role = "roles/storage.objectViewer", why = "reads tokenizers, to count tokens" },
+    ]],
+
+    [for part in local.noting :
+      { part = part, kind = "bucket", on = "artifacts", prefixes = ["_dead-letters/"], role = local.writer, why = "keeps a message that can never be done, once more if it is called again" }
+    ],
+
+    [for part in local.starting :
+      { part = part, kind = "job", on = "trainer", role = local.starter, why = "starts the job with a run's id and epoch (run.jobs.runWithOverrides), that one job" }
+    ],
+
+    # The reconciler finishes what a trainer left after its commit.
+    { part = "reconcile", kind = "job", on = "trainer", role = local.keeper, why = "looks up executions and cancels those that hang" },
+    { part = "reconcile", kind = "bucket", on = "artifacts", except = ["_"], role = local.writer, why = "copies a committed version to its place and empties its staging folder, where the trainer died" },
+
+    { part = "trainer", kind = "bucket", on = "drops", role = "roles/storage.objectViewer", why = "reads the pinned data of its run" },
+    { part = "trainer", kind = "bucket", on = "models", role = "roles/storage.objectViewer", why = "reads the base model, mounted" },
+    { part = "trainer", kind = "bucket", on = "artifacts", role = local.lister, why = "lists checkpoints, and what it staged" },
+    { part = "trainer", kind = "bucket", on = "artifacts", except = ["_"], role = local.writer, why = "writes checkpoints and versions, and deletes what it staged" },
+
+    { part = "prepare", kind = "secret", on = "hub_token", role = "roles/secretmanager.secretAccessor", why = "reads the hub's token, for gated models" },
+    { part = "prepare", kind = "bucket", on = "models", role = local.lister, why = "sees what is prepared already" },
+    { part = "prepare", kind = "bucket", on = "models", role = local.writer, why = "lays prepared models there, and deletes what another revision left" },
+
+    [for function in local.functions :
+      { part = "events", kind = "function", on = function, role = "roles/run.invoker", why = "calls it; nobody else may" }
+    ],
+    { part = "events", kind = "project", on = "project", role = "roles/eventarc.eventReceiver", why = "receives events of the drops bucket; Eventarc knows this right of a project only, and it is to receive, nothing else" },
+
+    { part = "builder", kind = "project", on = "project", role = "roles/logging.logWriter", why = "writes the build's log; Cloud Logging knows rights of a project only" },
+    { part = "builder", kind = "project", on = "build_sources", role = "roles/storage.objectViewer", why = "reads the archive where Cloud Functions lays it for the build; that bucket is made by Google, so a condition on its name narrows it" },
+    { part = "builder", kind = "bucket", on = "functions", role = "roles/storage.objectViewer", why = "reads the archive" },
+    { part = "builder", kind = "repository", on = "images", role = "roles/artifactregistry.writer", why = "stores the images that it builds" },
+  ])
+
+  agent_rights = flatten([
+    { agent = "storage", kind = "project", on = "project", role = "roles/pubsub.publisher", why = "publishes the drops bucket's events; Eventarc makes the topic and its name, so no topic can be named" },
+    { agent = "scheduler", kind = "topic", on = "reconcile", role = "roles/pubsub.publisher", why = "publishes the tick" },
+    { agent = "sink", kind = "topic", on = "reconcile", role = "roles/pubsub.publisher", why = "publishes the log entries of ended executions" },
+    [for topic in keys(local.dead_letters) :
+      { agent = "pubsub", kind = "topic", on = topic, role = "roles/pubsub.publisher", why = "publishes what it gives up" }
+    ],
+    [for name, trigger in local.triggers :
+      { agent = "pubsub", kind = "subscription", on = name, role = "roles/pubsub.subscriber", why = "acknowledges what it gives up" } if trigger.dead_letter != null
+    ],
+  ])
+}
+
+resource "google_service_account" "part" {
+  for_each = local.parts
+
+  account_id   = "adaptml-${each.key}"
+  display_name = each.value
+
+  depends_on = [google_project_service.used]
+}
+
+# Roles of our own where each of Google's holds more than is needed.
+resource "google_project_iam_custom_role" "object_writer" {
+  role_id     = "adaptmlObjectWriter"
+  title       = "AdaptML: writes objects"
+  description = "Reads, writes and replaces single objects; changes no policy, lists nothing"
+  permissions = ["storage.objects.create", "storage.objects.delete", "storage.objects.get"]
+}
+
+resource "google_project_iam_custom_role" "object_lister" {
+  role_id     = "adaptmlObjectLister"
+  title       = "AdaptML: lists objects"
+  description = "Sees names; a right on names cannot be narrowed to a prefix"
+  permissions = ["storage.objects.list"]
+}
+
+resource "google_project_iam_custom_role" "job_starter" {
+  role_id     = "adaptmlJobStarter"
+  title       = "AdaptML: starts the job"
+  description = "Starts executions with an environment; changes no job"
+  permissions = ["run.jobs.run", "run.jobs.runWithOverrides"]
+}
+
+resource "google_project_iam_custom_role" "execution_keeper" {
+  role_id     = "adaptmlExecutionKeeper"
+  title       = "AdaptML: looks after executions"
+  description = "Reads and cancels executions"
+  permissions = ["run.executions.cancel", "run.executions.get", "run.executions.list"]
+}
