@@ -20,6 +20,7 @@ from trainer import evaluate, quantise
 from trainer.loss import completion_loss, refuse_divergence
 from trainer.model import MODELS_DIR, chat_tokenizer, keep_differentiable, load_base, lora_parameters, with_lora
 from trainer.packing import IGNORED, Tokens, pack
+from trainer.precision import suit
 from trainer.prepared import choose, models_dir
 
 CPU = torch.device("cpu")
@@ -133,6 +134,7 @@ def test_prepared_nf4_trains_as_what_is_quantised_while_loading(chat: ChatTokeni
     assert weights.are_quantised
     there, _ = load_base(row, quantise=True, device=CPU)
     anew = quantise.load(models_dir() / row.folder, CPU, quantise.nf4())
+    suit(anew, CPU)
     keep_differentiable(anew)
     left, right = there.state_dict(), anew.state_dict()
     assert left.keys() == right.keys()
