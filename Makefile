@@ -8,6 +8,7 @@ LOCK := .venv/bin/uv pip compile -q --python-version 3.11 --no-header --no-emit-
 MODELS := .local/models
 
 .PHONY: demo test up down status check fuzz soak lint format unit integration e2e bench docs lock archive clean help
+.PHONY: imagelock torchlock sbom image
 
 help:  ## what there is
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -76,6 +77,31 @@ lock: $(READY)  ## resolve the requirements anew
 	$(LOCK) --generate-hashes functions/requirements.in -o functions/requirements.txt
 	$(LOCK) --no-annotate trainer/requirements.in | grep -vE '^(torch|triton|nvidia-(cu|nc|nv)|cuda-)' > trainer/requirements.txt
 	$(LOCK) --no-annotate tests/requirements.in | grep -vE '^(torch|triton|nvidia-(cu|nc|nv)|cuda-)' > tests/requirements.txt
+
+# The image has Ubuntu 24.04's Python 3.12 and builds nothing: a package without a wheel fails here, not there.
+# Versions are those of trainer/requirements.txt. What is of torch and CUDA stands in a file of its own.
+IMAGE_LOCK := .venv/bin/uv pip compile -q --no-header --no-annotate --no-emit-index-url --generate-hashes \
+  --python-version 3.12 --python-platform x86_64-manylinux_2_39 --only-binary :all:
+
+imagelock: $(READY)  ## pin what the trainer's image installs, with hashes (after make lock)
+	@mkdir -p build
+	$(IMAGE_LOCK) trainer/requirements.in -c trainer/requirements.txt -o build/image.txt
+	awk '/^[a-z]/ { kept = !/^(torch|triton|nvidia-(cu|nc|nv)|cuda-)/ } kept' build/image.txt > trainer/requirements-image.txt
+
+torchlock: $(READY)  ## pin torch for CUDA 12.6 in the image, with hashes; needs PyTorch's index
+	@mkdir -p build
+	$(IMAGE_LOCK) trainer/requirements-torch.in -c trainer/requirements-image.txt \
+	  --index https://download.pytorch.org/whl/cu126 --index-strategy unsafe-best-match -o build/torch.txt
+	awk '/^[a-z]/ { kept = /^(torch|triton|nvidia-(cu|nc|nv)|cuda-)/ } kept' build/torch.txt > trainer/requirements-torch.txt
+
+sbom: $(READY)  ## what is deployed, as CycloneDX: build/sbom-functions.json, build/sbom-trainer.json
+	@mkdir -p build
+	@cat trainer/requirements-image.txt trainer/requirements-torch.txt > build/sbom-trainer.txt
+	.venv/bin/cyclonedx-py requirements --output-reproducible --short-PURLs -o build/sbom-functions.json functions/requirements.txt
+	.venv/bin/cyclonedx-py requirements --output-reproducible --short-PURLs -o build/sbom-trainer.json build/sbom-trainer.txt
+
+image:  ## the trainer's image on this machine, without weights: needs Docker with buildx
+	docker buildx build --load -t adaptml-trainer -f trainer/Dockerfile .
 
 clean: down  ## remove what was built; the environment stays
 	rm -rf .local build
