@@ -6,6 +6,7 @@ import logging
 import math
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from trainer.attempt import Attempt
 from trainer.checkpoint import Checkpoints, fingerprint
 from trainer.gpu import Gpu
 from trainer.loss import refuse_divergence
+from trainer.meanwhile import LOOK_EVERY_S
 from trainer.metrics import MetricsLog
 from trainer.micro_batches import MicroBatches, initial, out_of_memory
 from trainer.model import chat_tokenizer, load_base, lora_parameters, round_adapter, with_lora
@@ -45,20 +47,24 @@ def _train(attempt: Attempt) -> None:
     manifest, settings = attempt.manifest, attempt.manifest.training
     row = CATALOGUE[manifest.base_model]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(settings.seed)
     started = time.monotonic()
 
-    # Model
-    model, tokenizer = load_base(row, quantise=manifest.method == "qlora", device=device)
+    # Model and data, side by side: the one takes disk and GPU, the other the network and the cores
+    folder = Path(tempfile.mkdtemp(prefix="adaptml-"))
+    chat = chat_tokenizer(row)
+    with ThreadPoolExecutor(1, "base-model") as beside:
+        loading = beside.submit(load_base, row, quantise=manifest.method == "qlora", device=device)
+        examples, held_out = data.load(attempt, chat, folder)
+        log.info("data is tokenised")
+        while not wait([loading], LOOK_EVERY_S).done:
+            attempt.alive()
+        model, tokenizer = loading.result()
+    log.info("base model is loaded")
     export.require(manifest, row, tokenizer)
+    torch.manual_seed(settings.seed)
     model = with_lora(model, manifest, row)
     trained = lora_parameters(model)
     attempt.alive()
-
-    # Data
-    folder = Path(tempfile.mkdtemp(prefix="adaptml-"))
-    chat = chat_tokenizer(row)
-    examples, held_out = data.load(attempt, chat, folder)
     per_step = batch_size(manifest, len(examples))
     steps_per_epoch = math.ceil(len(examples) / per_step)
     total_steps = settings.max_steps or max(1, round((settings.epochs or 0) * steps_per_epoch))
@@ -144,6 +150,8 @@ def _train(attempt: Attempt) -> None:
         optimizer.zero_grad(set_to_none=True)
 
         done.step, done.loss = done.step + 1, step_loss
+        if done.step == first + 1:
+            log.info("first step is done")
         done.seen_tokens += sum(len(example) for example in batch)
         done.trained_tokens += sum(example.trained_tokens for example in batch)
         elapsed = time.monotonic() - loop_started
@@ -171,6 +179,7 @@ def _train(attempt: Attempt) -> None:
             attempt.leave(save)
         checkpoints.save_if_due(state)
     save()
+    log.info("training is done")
 
     # Evaluation, of just what will be saved: the last adapter, or with early stopping the best, rounded to bf16
     attempt.enter(RunState.EVALUATING, "measuring on held-out data", progress=progress)
@@ -185,6 +194,7 @@ def _train(attempt: Attempt) -> None:
     end_of_turn = row.family.end_of_turn if row.family else ""
     samples = evaluate.samples(model, tokenizer, chat, held_out, device, attempt.alive, end_of_turn)
     metrics_log.close()
+    log.info("evaluation is done")
 
     # Exports
     artifacts.write(folder, model, tokenizer)
@@ -197,5 +207,6 @@ def _train(attempt: Attempt) -> None:
     seconds = earlier_s + time.monotonic() - started
     attempt.fetch_report(folder)
     artifacts.describe(folder, attempt.run, row, metrics, samples, delivered, seconds=seconds)
+    log.info("files are written")
     attempt.commit(folder, artifacts.checksums(folder), metrics)
     log.info("held-out loss %s before, %s after", metrics.eval_loss_before, metrics.eval_loss_after)
