@@ -78,7 +78,7 @@ module "functions" {
   archive_bucket   = module.source.name
   archive_object   = google_storage_bucket_object.functions.name
   repository       = google_artifact_registry_repository.images.id
-  builder          = "projects/${var.project_id}/serviceAccounts/${local.accounts["builder"]}"
+  builder          = "projects/${var.project_id}/serviceAccounts/${local.accounts["packer"]}"
   service_account  = local.accounts[each.key]
   invoker          = local.accounts["events"]
   environment      = local.environment
@@ -88,7 +88,7 @@ module "functions" {
   requests_at_once = try(each.value.serial, false) ? 1 : local.sizes[each.key].requests_at_once
   kms_key          = var.kms_key
 
-  # The first build needs the builder's rights.
+  # The first build needs the packer's rights.
   depends_on = [google_project_iam_member.granted, google_artifact_registry_repository_iam_member.granted, google_storage_bucket_iam_member.granted]
 }
 
@@ -107,6 +107,7 @@ module "triggers" {
   dead_letter     = each.value.dead_letter == null ? null : module.topics.ids[each.value.dead_letter]
   delivery        = local.topology.delivery
   agent           = local.agents.pubsub
+  calls_gcloud    = var.calls_gcloud
 
   depends_on = [google_project_iam_member.granted, google_project_iam_member.agents, google_pubsub_topic_iam_member.granted]
 }

@@ -64,7 +64,7 @@ resource "google_cloud_run_v2_job_iam_member" "granted" {
 resource "google_secret_manager_secret_iam_member" "granted" {
   for_each = local.granted.secret
 
-  secret_id = google_secret_manager_secret.hub_token.id
+  secret_id = google_secret_manager_secret.hub_token.secret_id
   role      = each.value.role
   member    = "serviceAccount:${local.accounts[each.value.part]}"
 }
@@ -72,7 +72,7 @@ resource "google_secret_manager_secret_iam_member" "granted" {
 resource "google_artifact_registry_repository_iam_member" "granted" {
   for_each = local.granted.repository
 
-  repository = google_artifact_registry_repository.images.name
+  repository = google_artifact_registry_repository.images.repository_id
   location   = var.region
   role       = each.value.role
   member     = "serviceAccount:${local.accounts[each.value.part]}"

@@ -36,6 +36,11 @@ output "hub_token" {
   value       = google_secret_manager_secret.hub_token.id
 }
 
+output "delivery" {
+  description = "Where calls_gcloud is false, to be run after each apply: `terraform output -raw delivery | sh -e`."
+  value       = join("", [for trigger in values(module.triggers) : "${trigger.command}\n"])
+}
+
 output "dashboard" {
   description = "The monitoring dashboard's id."
   value       = module.alerts.dashboard

@@ -7,7 +7,7 @@ locals {
       trainer = "Job adaptml-trainer: one attempt at one run"
       prepare = "Job adaptml-prepare: downloads and quantises base models"
       events  = "Calls the functions, on behalf of Eventarc"
-      builder = "Builds the functions from their archive"
+      packer  = "Builds the functions from their archive"
     },
   )
 
@@ -66,6 +66,9 @@ locals {
       { part = part, kind = "job", on = "trainer", role = local.starter, why = "starts the job with a run's id and epoch (run.jobs.runWithOverrides), that one job" }
     ],
 
+    # Who may not list is told of a missing object that it may not be read, not that it is missing.
+    { part = "dispatch", kind = "bucket", on = "drops", role = local.lister, why = "finds out that no status lies beside a drop yet" },
+
     # The reconciler finishes what a trainer left after its commit.
     { part = "reconcile", kind = "job", on = "trainer", role = local.keeper, why = "looks up executions and cancels those that hang" },
     { part = "reconcile", kind = "bucket", on = "artifacts", except = ["_"], role = local.writer, why = "copies a committed version to its place and empties its staging folder, where the trainer died" },
@@ -84,10 +87,10 @@ locals {
     ],
     { part = "events", kind = "project", on = "project", role = "roles/eventarc.eventReceiver", why = "receives events of the drops bucket; Eventarc knows this right of a project only, and it is to receive, nothing else" },
 
-    { part = "builder", kind = "project", on = "project", role = "roles/logging.logWriter", why = "writes the build's log; Cloud Logging knows rights of a project only" },
-    { part = "builder", kind = "project", on = "build_sources", role = "roles/storage.objectViewer", why = "reads the archive where Cloud Functions lays it for the build; that bucket is made by Google, so a condition on its name narrows it" },
-    { part = "builder", kind = "bucket", on = "functions", role = "roles/storage.objectViewer", why = "reads the archive" },
-    { part = "builder", kind = "repository", on = "images", role = "roles/artifactregistry.writer", why = "stores the images that it builds" },
+    { part = "packer", kind = "project", on = "project", role = "roles/logging.logWriter", why = "writes the build's log; Cloud Logging knows rights of a project only" },
+    { part = "packer", kind = "project", on = "build_sources", role = "roles/storage.objectViewer", why = "reads the archive where Cloud Functions lays it for the build; that bucket is made by Google, so a condition on its name narrows it" },
+    { part = "packer", kind = "bucket", on = "functions", role = "roles/storage.objectViewer", why = "reads the archive" },
+    { part = "packer", kind = "repository", on = "images", role = "roles/artifactregistry.writer", why = "stores the images that it builds" },
   ])
 
   agent_rights = flatten([

@@ -13,7 +13,7 @@ module "trainer" {
   launch_stage    = var.trainer.launch_stage
   gpu             = "nvidia-l4"
   # Read where it lies: a download to /tmp would be paid for with the job's memory.
-  models_bucket       = module.buckets["models"].name
+  models_bucket       = var.trainer.mount_models ? module.buckets["models"].name : null
   models_path         = "/models"
   kms_key             = var.kms_key
   deletion_protection = var.deletion_protection
@@ -31,7 +31,7 @@ module "prepare" {
   image    = var.trainer_image
   command = [
     "python", "-m", "trainer.prepare", "--all", "--to", "gs://${local.buckets.models}",
-    "--token-secret", "${google_secret_manager_secret.hub_token.id}/versions/latest",
+    "--token-secret", "projects/${var.project_id}/secrets/${google_secret_manager_secret.hub_token.secret_id}/versions/latest",
   ]
   service_account     = local.accounts["prepare"]
   environment         = { GOOGLE_CLOUD_PROJECT = var.project_id }

@@ -52,12 +52,13 @@ variable "functions_archive" {
 }
 
 variable "trainer" {
-  description = "The job's machine. An execution may be given less time by its manifest, never more."
+  description = "The job's machine. An execution may be given less time by its manifest, never more. Base models lie in the image where mount_models is false: a mount would hide them."
   type = object({
     cpu          = optional(number, 4)
     memory_gib   = optional(number, 16)
     timeout_s    = optional(number, 3600)
     launch_stage = optional(string, "BETA")
+    mount_models = optional(bool, true)
   })
   default  = {}
   nullable = false
@@ -225,6 +226,13 @@ variable "labels" {
 
 variable "deletion_protection" {
   description = "Whether job, database and buckets with objects in them refuse to be destroyed."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "calls_gcloud" {
+  description = "Whether Terraform sets how Eventarc's subscriptions deliver, with gcloud of the machine that it runs on; false: a later step does, see output delivery."
   type        = bool
   default     = true
   nullable    = false

@@ -1,19 +1,32 @@
-"""`python -m tests.terraform.generate`: what terraform/ has of the code: the Avro schemas of messages."""
+"""`python -m tests.terraform.generate`: what terraform/ has of the code, and what the documents have of terraform/."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
-from schemas.messages import TOPIC_MESSAGES, avro_schema
+from schemas.messages import TOPIC_MESSAGES, Message, avro_schema
+from tests.terraform.rights import SECURITY, with_table
 from tests.terraform.sources import TERRAFORM
 
-AVRO = {TERRAFORM / "avro" / f"{name}.avsc": avro_schema(message) for name, message in TOPIC_MESSAGES.items()}
+
+def _avro(message: type[Message]) -> str:
+    return avro_schema(message) + "\n"
+
+
+GENERATED: dict[Path, Callable[[], str]] = {
+    **{TERRAFORM / "avro" / f"{name}.avsc": partial(_avro, message) for name, message in TOPIC_MESSAGES.items()},
+    SECURITY: with_table,
+}
+"""File → what it should hold."""
 
 
 def main() -> int:
     """Returns the exit status."""
-    for path, text in AVRO.items():
-        path.write_text(text + "\n", "utf-8")
+    for path, text in GENERATED.items():
+        path.write_text(text(), "utf-8")
     return 0
 
 

@@ -52,9 +52,9 @@ resource "google_pubsub_subscription_iam_member" "agent" {
 }
 
 # Eventarc makes its subscription itself, with ten seconds' back-off, a day's retention and no dead letters, and offers no
-# setting for them: Google's way is to update the subscription (docs/decisions.md). Done again when one of these changes.
-resource "terraform_data" "delivery" {
-  triggers_replace = {
+# setting for them: Google's way is to update the subscription (docs/decisions.md).
+locals {
+  delivery = {
     subscription          = local.made.subscription
     ack_deadline_s        = var.delivery.ack_deadline_s
     minimum_backoff_s     = var.delivery.minimum_backoff_s
@@ -64,18 +64,27 @@ resource "terraform_data" "delivery" {
     max_delivery_attempts = var.dead_letter == null ? null : var.delivery.max_delivery_attempts
   }
 
+  command = join(" ", concat(
+    [
+      "gcloud pubsub subscriptions update '${local.delivery.subscription}' --project='${var.project_id}' --quiet",
+      "--ack-deadline=${local.delivery.ack_deadline_s}",
+      "--min-retry-delay=${local.delivery.minimum_backoff_s}s --max-retry-delay=${local.delivery.maximum_backoff_s}s",
+      "--message-retention-duration=${local.delivery.retention_s}s --expiration-period=never",
+    ],
+    var.dead_letter == null ? [] : [
+      "--dead-letter-topic='${local.delivery.dead_letter_topic}' --max-delivery-attempts=${local.delivery.max_delivery_attempts}",
+    ],
+  ))
+}
+
+# Done again when one of the settings changes.
+resource "terraform_data" "delivery" {
+  count = var.calls_gcloud ? 1 : 0
+
+  triggers_replace = local.delivery
+
   provisioner "local-exec" {
-    command = join(" ", concat(
-      [
-        "gcloud pubsub subscriptions update '${local.made.subscription}' --project='${var.project_id}' --quiet",
-        "--ack-deadline=${var.delivery.ack_deadline_s}",
-        "--min-retry-delay=${var.delivery.minimum_backoff_s}s --max-retry-delay=${var.delivery.maximum_backoff_s}s",
-        "--message-retention-duration=604800s --expiration-period=never",
-      ],
-      var.dead_letter == null ? [] : [
-        "--dead-letter-topic='${var.dead_letter}' --max-delivery-attempts=${var.delivery.max_delivery_attempts}",
-      ],
-    ))
+    command = local.command
   }
 
   depends_on = [google_pubsub_subscription_iam_member.agent]

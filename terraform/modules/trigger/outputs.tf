@@ -14,5 +14,10 @@ output "trigger" {
 
 output "delivery" {
   description = "How its subscription delivers."
-  value       = terraform_data.delivery.triggers_replace
+  value       = local.delivery
+}
+
+output "command" {
+  description = "Makes the subscription deliver so."
+  value       = local.command
 }

@@ -71,3 +71,8 @@ variable "agent" {
   description = "Pub/Sub's service agent, as a member."
   type        = string
 }
+
+variable "calls_gcloud" {
+  description = "Whether the subscription is updated while Terraform applies."
+  type        = bool
+}

@@ -1,0 +1,146 @@
+"""Nothing is bound that terraform/rights.tf does not list with a reason, and nothing to the public."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from schemas import layout
+from tests.terraform.deployment import DEFAULTS, EVERYTHING, PROJECT, Resource, deployment
+from tests.terraform.rights import KINDS, bound, listed
+from tests.terraform.sources import TERRAFORM, files
+
+
+def test_each_binding_is_listed_and_each_right_is_bound() -> None:
+    bindings = Counter((part, *_where(resource), resource.values["role"]) for resource, part in bound())
+    rights = Counter((right["part"], right["kind"], right["on"], right["role"]) for right in listed())
+    assert bindings == rights
+
+
+def _where(resource: Resource) -> tuple[str, str]:
+    """Kind and name, as the list has them."""
+    kind, attribute = KINDS[resource.type]
+    value = str(resource.values.get(attribute, "")).rsplit("/", 1)[-1]
+    condition = json.dumps(resource.values.get("condition"))
+    if kind == "project":
+        narrowed = {"databases/(default)": "database", "gcf-v2-sources-": "build_sources"}
+        return kind, next((name for sign, name in narrowed.items() if sign in condition), "project")
+    if kind == "subscription":
+        found = re.search(r'triggers\["([\w-]+)"\]', resource.address)
+        return kind, found[1] if found else value
+    names = {"adaptml-trainer": "trainer", "adaptml": "images", "adaptml-hub-token": "hub_token"}
+    return kind, names.get(value, value.removeprefix(f"{PROJECT}-") if kind == "bucket" else value)
+
+
+def test_what_can_be_chosen_is_bound_to_who_was_named() -> None:
+    others = {(resource.type, part) for resource, part in bound(EVERYTHING)} - {
+        (resource.type, part) for resource, part in bound()
+    }
+    keys = {part for kind, part in others if kind == "google_kms_crypto_key_iam_member"}
+    assert all(
+        re.fullmatch(r"Google: \w+|serviceAccount:service-[0-9]+@[\w-]+\.iam\.gserviceaccount\.com", k) for k in keys
+    )
+    assert {pair for pair in others if pair[0] != "google_kms_crypto_key_iam_member"} == {
+        ("google_storage_managed_folder_iam_member", "group:ml@example.com"),
+        ("google_storage_managed_folder_iam_member", "serviceAccount:serving@example.iam.gserviceaccount.com"),
+        ("google_pubsub_topic_iam_member", "serviceAccount:nightly@example.iam.gserviceaccount.com"),
+        ("google_pubsub_subscription_iam_member", "serviceAccount:serving@example.iam.gserviceaccount.com"),
+    }
+
+
+@pytest.mark.parametrize("run", [DEFAULTS, EVERYTHING])
+def test_nothing_is_bound_to_the_public(run: str) -> None:
+    said = json.dumps([resource.values for resource in deployment().resources(run=run)])
+    assert "allUsers" not in said
+    assert "allAuthenticatedUsers" not in said
+
+
+def test_no_policy_is_replaced_and_no_key_or_value_of_a_secret_is_made() -> None:
+    """A binding or a policy would take away what others have bound; keys and values would lie in the state."""
+    for path in files(TERRAFORM):
+        for kind in re.findall(r'^resource "(\w+)"', path.read_text("utf-8"), re.M):
+            assert not re.search(r"_iam_(binding|policy)$|service_account_key|secret_version", kind), (path, kind)
+
+
+def _conditions(kind: str) -> dict[str, list[str]]:
+    """Part → the conditions of its rights on buckets of a kind."""
+    found: dict[str, list[str]] = {}
+    for resource, part in bound():
+        if resource.type == "google_storage_bucket_iam_member" and resource.values["bucket"] == f"{PROJECT}-{kind}":
+            [condition] = resource.values["condition"] or [{"expression": ""}]
+            if resource.values["role"].endswith("adaptmlObjectWriter"):
+                found.setdefault(part, []).append(condition["expression"])
+    return found
+
+
+def _allows(expressions: list[str], bucket: str, name: str) -> bool:
+    """What Google would say, for the three forms that there are."""
+    resource = f"projects/_/buckets/{PROJECT}-{bucket}/objects/{name}"
+
+    def holds(term: str) -> bool:
+        negated, kind, text = re.fullmatch(r'(!?)resource\.name\.(startsWith|endsWith)\("(.*)"\)', term).groups()  # type: ignore[union-attr]
+        said = resource.startswith(text) if kind == "startsWith" else resource.endswith(text)
+        return said != bool(negated)
+
+    return any(holds(term) for expression in expressions for term in expression.split(" || "))
+
+
+def test_of_a_drops_folder_only_our_files_may_be_written() -> None:
+    writers = _conditions("drops")
+    assert set(writers) == {"intake", "requests", "commands", "dispatch", "reconcile", "trainer"}
+    for part, expressions in writers.items():
+        for file in (layout.STATUS, layout.REJECTED):
+            assert _allows(expressions, "drops", layout.drop_prefix("acme", "bot") + file), (part, file)
+        assert not _allows(expressions, "drops", "acme/bot/train.jsonl")
+        assert not _allows(expressions, "drops", "acme/bot/manifest.yaml")
+    assert all(_allows(writers["intake"], "drops", f"acme/bot/{file}") for file in layout.OUR_FILES)
+
+
+def test_in_the_artifacts_bucket_each_part_writes_where_it_has_to() -> None:
+    writers = _conditions("artifacts")
+    names = {
+        "audit": layout.audit_object("acme", "acme-bot-0123456789", 1),
+        "dead letter": layout.dead_letter_object("run-ready", "1"),
+        "version": layout.version_prefix("acme", "bot", 1) + "adapter_model.safetensors",
+        "staging": layout.staging_prefix("acme", "bot", "acme-bot-0123456789", 1, 0) + "run.json",
+        "checkpoint": layout.checkpoint_prefix("acme", "bot", "acme-bot-0123456789") + "e1-s1.safetensors",
+    }
+    may = {
+        part: {what for what, name in names.items() if _allows(expressions, "artifacts", name)}
+        for part, expressions in writers.items()
+    }
+    adapter = {"audit", "version", "staging", "checkpoint"}
+    assert may == {
+        "intake": {"audit"},
+        "dispatch": {"audit"},
+        "requests": {"audit", "dead letter"},
+        "commands": {"audit", "dead letter"},
+        "undelivered": {"dead letter"},
+        "reconcile": adapter,
+        "trainer": adapter,
+    }
+
+
+def test_who_starts_the_job_and_who_looks_after_it() -> None:
+    roles: dict[str, set[Any]] = {}
+    for resource, part in bound():
+        if resource.type == "google_cloud_run_v2_job_iam_member":
+            assert resource.values["name"] == "adaptml-trainer"
+            roles.setdefault(part, set()).add(resource.values["role"].rsplit("/", 1)[-1])
+    assert roles == {"dispatch": {"adaptmlJobStarter"}, "reconcile": {"adaptmlJobStarter", "adaptmlExecutionKeeper"}}
+
+
+def test_who_publishes_to_which_topic() -> None:
+    publishers: dict[str, set[str]] = {}
+    for resource, part in bound():
+        if resource.type == "google_pubsub_topic_iam_member":
+            publishers.setdefault(resource.values["topic"].rsplit("/", 1)[-1], set()).add(part)
+    announcing = {"intake", "requests", "commands", "dispatch", "reconcile", "trainer"}
+    assert publishers.pop("run-events") == publishers.pop("run-ready") == announcing
+    assert publishers.pop("reconcile") == {"Google: scheduler", "Google: sink"}
+    assert set(map(tuple, publishers.values())) == {("Google: pubsub",)}
+    assert all(topic.endswith("-dead") for topic in publishers)
