@@ -107,6 +107,14 @@ run "defaults" {
     error_message = "A message is given up after ten deliveries."
   }
   assert {
+    condition = module.triggers["intake"].command == join(" ", [
+      "gcloud pubsub subscriptions update 'projects/adaptml-test/subscriptions/eventarc-us-central1-intake' --project='adaptml-test' --quiet",
+      "--ack-deadline=600 --min-retry-delay=1s --max-retry-delay=60s --message-retention-duration=604800s --expiration-period=never",
+      "--dead-letter-topic='projects/adaptml-test/topics/storage-notifications-dead' --max-delivery-attempts=10",
+    ])
+    error_message = "The command says of a subscription what is said of its delivery."
+  }
+  assert {
     condition     = { for name, job in google_cloud_scheduler_job.tick : name => "${job.schedule} ${base64decode(job.pubsub_target[0].data)}" } == { tick = "* * * * * {}", sweep = "*/10 * * * * {\"sweep_drops\":true}" }
     error_message = "The reconciler is woken each minute, and looks through the bucket every ten."
   }

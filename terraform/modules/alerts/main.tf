@@ -18,7 +18,7 @@ locals {
     }
     refused_in_training = {
       description = "Problems for which a run ended FAILED while it trained"
-      filter      = "${local.of_job} AND severity=ERROR AND jsonPayload.message=~\" \\[[a-z_]+\\]$\""
+      filter      = "${local.of_job} AND severity=ERROR AND jsonPayload.message=~\" .[a-z_]+]$\""
     }
     dead_letters = {
       description = "Messages that no function took"
