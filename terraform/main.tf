@@ -33,6 +33,9 @@ locals {
 
 data "google_project" "this" {}
 
+# Asking for Cloud Storage's agent makes it. Those of Pub/Sub and Scheduler come with their services.
+data "google_storage_project_service_account" "this" {}
+
 resource "google_project_service" "used" {
   for_each = toset([
     "artifactregistry", "billingbudgets", "cloudbuild", "cloudfunctions", "cloudscheduler", "eventarc", "firestore", "iam",

@@ -39,8 +39,12 @@ resource "google_billing_budget" "month" {
     }
   }
 
-  all_updates_rule {
-    monitoring_notification_channels = module.alerts.channels
-    disable_default_iam_recipients   = false
+  # Billing's administrators hear of it in any case.
+  dynamic "all_updates_rule" {
+    for_each = length(var.notification_emails) == 0 ? [] : [module.alerts.channels]
+    content {
+      monitoring_notification_channels = all_updates_rule.value
+      disable_default_iam_recipients   = false
+    }
   }
 }

@@ -176,6 +176,12 @@ def planted(path: Path, right: str, wrong: str) -> Iterator[None]:
         path.write_text(before, "utf-8")
 
 
+def test_a_machine_without_terraform_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="apt-get install -y terraform"), terraform():
+        pass
+
+
 def test_the_readme_names_terraform_among_what_must_be_there() -> None:
     prerequisites = (ROOT / "README.md").read_text("utf-8").partition("**Prerequisites**")[2].partition("\n## ")[0]
     assert "Terraform 1.11 or newer" in prerequisites

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from functions_framework._function_registry import get_func_signature_type
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore, pubsub_v1, run_v2
 from google.cloud.firestore_v1.aggregation import AggregationQuery
@@ -21,6 +22,7 @@ from adaptml.jobs import EMULATOR_HOST
 from adaptml.runs.documents import Documents
 from adaptml.runs.queries import RunQueries
 from adaptml.settings import Settings
+from functions import main
 from functions.build import MAIN
 from functions.reconciler import Wakeup
 from local import provision, wiring
@@ -157,6 +159,13 @@ def test_functions_are_those_of_the_archive() -> None:
         [service] = rows[name]["service_config"]
         serial = (service["max_instance_count"], service["max_instance_request_concurrency"]) == (1, 1)
         assert serial == trigger.serial
+
+
+@pytest.mark.parametrize("name", TOPOLOGY.functions)
+def test_functions_take_events_though_they_are_deployed_without_a_trigger(name: str) -> None:
+    """Cloud Functions then says that they answer HTTP; the decorator has the last word."""
+    assert callable(getattr(main, name))
+    assert get_func_signature_type(name, "http") == "cloudevent"
 
 
 def _environments() -> dict[str, dict[str, str]]:
