@@ -8,6 +8,8 @@ import sys
 # Before any library looks for them: at run time no hub is ever asked.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# Threads that wait for others sleep: on a busy machine they would take the time from those that they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from adaptml import logs

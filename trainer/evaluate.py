@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -170,19 +170,27 @@ def samples(
     model.eval()
     stops = stop_tokens(model, tokenizer, end_of_turn)
     conversations = [found.example for found in examples if found.example is not None and found.example.messages]
-    result = []
-    for conversation in conversations[:SAMPLES]:
-        messages = conversation.messages
-        last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-        prompt = chat.render(messages[:last], conversation.tools, answer_next=True)
-        answers = []
-        for with_adapter in (False, True):
-            with contextlib.nullcontext() if with_adapter else model.disable_adapter():
-                answers.append(_answer(model, tokenizer, prompt, stops, device))
-            alive()
-        question = content_of(messages[last - 1]) if last else ""
-        result.append(Sample(question, content_of(messages[last]), *answers))
-    return result
+    asked = [_asked(conversation.messages) for conversation in conversations[:SAMPLES]]
+    prompts = [
+        chat.render(conversation.messages[:last], conversation.tools, answer_next=True)
+        for conversation, last in zip(conversations, asked, strict=False)
+    ]
+    answers: list[list[str]] = []
+    for with_adapter in (False, True):
+        with contextlib.nullcontext() if with_adapter else model.disable_adapter():
+            answers.append(_answers(model, tokenizer, prompts, stops, device) if prompts else [])
+        alive()
+    return [
+        Sample(content_of(messages[last - 1]) if last else "", content_of(messages[last]), before, after)
+        for messages, last, before, after in zip(
+            (conversation.messages for conversation in conversations), asked, *answers, strict=False
+        )
+    ]
+
+
+def _asked(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Where the last answer of a conversation stands."""
+    return max(i for i, message in enumerate(messages) if message["role"] == "assistant")
 
 
 def stop_tokens(model: Any, tokenizer: Any, end_of_turn: str) -> list[int]:
@@ -194,15 +202,20 @@ def stop_tokens(model: Any, tokenizer: Any, end_of_turn: str) -> list[int]:
     return sorted(known - {None})
 
 
-def _answer(model: Any, tokenizer: Any, prompt: str, stops: list[int], device: torch.device) -> str:
-    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(device)
+def _answers(model: Any, tokenizer: Any, prompts: Sequence[str], stops: list[int], device: torch.device) -> list[str]:
+    """Greedy answers to all prompts at once: for each token the whole model is read, for one prompt as for all."""
+    rows = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    longest = max(len(row) for row in rows)
+    blank = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
+    padded = [[blank] * (longest - len(row)) + row for row in rows]
+    seen = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
     with autocast(device):
         output = model.generate(
-            **inputs,
+            input_ids=torch.tensor(padded, device=device),
+            attention_mask=torch.tensor(seen, device=device),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
+            pad_token_id=blank,
             eos_token_id=stops or None,
         )
-    text: str = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return text.strip()
+    return [text.strip() for text in tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)]

@@ -112,6 +112,28 @@ def test_samples_answer_the_last_question(base: tuple[Any, Any], chat: ChatToken
     lora.unload()
 
 
+def test_answers_given_together_are_those_given_alone(
+    base: tuple[Any, Any], chat: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "NEW_TOKENS", 10)
+    model, tokenizer = base
+    manifest = Manifest.model_validate({"name": "t", "base_model": MODEL, "dataset": {"train": ["t.jsonl"]}})
+    questions = ["What is the capital of France?", "Name a colour.", "Tell me, in one short sentence, what rain is."]
+    held_out = [
+        encode(chat, Example([{"role": "user", "content": text}, {"role": "assistant", "content": "-"}]))
+        for text in questions
+    ]
+    lora = with_lora(model, manifest, CATALOGUE[MODEL])
+    together = evaluate.samples(lora, tokenizer, chat, held_out, CPU, lambda: None)
+    assert [sample.question for sample in together] == questions
+    assert "Paris" in together[0].before
+    alone = [evaluate.samples(lora, tokenizer, chat, [one], CPU, lambda: None)[0] for one in held_out]
+    # Not to the last word: rounding decides between words that are as good as equally likely.
+    assert [sample.after[:12] for sample in together] == [sample.after[:12] for sample in alone]
+    assert evaluate.samples(lora, tokenizer, chat, [], CPU, lambda: None) == []
+    lora.unload()
+
+
 def test_gradients_are_the_same_after_an_evaluation(base: tuple[Any, Any], chat: ChatTokenizer) -> None:
     """bitsandbytes repacks NF4 weights for inference on some CPUs, and gradients are then silently wrong."""
     model, _ = base
