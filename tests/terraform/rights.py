@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -55,6 +56,58 @@ def part_of(member: str | None) -> str:
     address = member.removeprefix("serviceAccount:")
     ours = re.fullmatch(rf"adaptml-(\w+)@{PROJECT}\.iam\.gserviceaccount\.com", address)
     return ours[1] if ours else AGENTS.get(address, member)
+
+
+PERMISSIONS = {
+    "adaptmlObjectWriter": {"storage.objects.create", "storage.objects.delete", "storage.objects.get"},
+    "adaptmlObjectLister": {"storage.objects.list"},
+    "adaptmlJobStarter": {"run.jobs.run", "run.jobs.runWithOverrides"},
+    "adaptmlExecutionKeeper": {"run.executions.cancel", "run.executions.get", "run.executions.list"},
+    "storage.objectViewer": {"storage.objects.get", "storage.objects.list"},
+    "pubsub.publisher": {"pubsub.topics.publish"},
+}
+"""Of the roles that a part needs for what it does; of Google's, those that are used here."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a part may do with a bucket, a topic or the job."""
+
+    part: str
+    kind: str
+    on: str
+    permissions: frozenset[str]
+    condition: str
+    """On names of objects; empty for all, and for what is no object."""
+
+    def covers(self, name: str) -> bool:
+        """Whether Google would let an object of that name through: of its conditions' language, what is used here."""
+        return not self.condition or any(self._holds(term, name) for term in self.condition.split(" || "))
+
+    def _holds(self, term: str, name: str) -> bool:
+        found = re.fullmatch(r'(!?)resource\.name\.(startsWith|endsWith)\("(.*)"\)', term)
+        if found is None:
+            raise ValueError(f"a condition of another form: {term}")
+        resource = f"projects/_/buckets/{PROJECT}-{self.on}/objects/{name}"
+        said = resource.startswith(found[3]) if found[2] == "startsWith" else resource.endswith(found[3])
+        return said != bool(found[1])
+
+
+def grants() -> Iterator[Grant]:
+    """What is bound of buckets, topics and the job."""
+    kinds = {
+        "google_storage_bucket_iam_member": "bucket",
+        "google_pubsub_topic_iam_member": "topic",
+        "google_cloud_run_v2_job_iam_member": "job",
+    }
+    for resource, part in bound():
+        if resource.type in kinds:
+            kind, attribute = KINDS[resource.type]
+            on = resource.values[attribute].rsplit("/", 1)[-1].removeprefix(f"{PROJECT}-")
+            role = _role(resource.values["role"]).strip("`")
+            [condition] = resource.values.get("condition") or [{"expression": ""}]
+            permissions = frozenset(PERMISSIONS.get(role, ()))
+            yield Grant(part, kind, on, permissions, condition["expression"])
 
 
 def with_table() -> str:

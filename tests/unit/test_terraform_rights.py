@@ -11,7 +11,7 @@ import pytest
 
 from schemas import layout
 from tests.terraform.deployment import DEFAULTS, EVERYTHING, PROJECT, Resource, deployment
-from tests.terraform.rights import KINDS, bound, listed
+from tests.terraform.rights import KINDS, Grant, bound, grants, listed
 from tests.terraform.sources import TERRAFORM, files
 
 
@@ -66,42 +66,32 @@ def test_no_policy_is_replaced_and_no_key_or_value_of_a_secret_is_made() -> None
             assert not re.search(r"_iam_(binding|policy)$|service_account_key|secret_version", kind), (path, kind)
 
 
-def _conditions(kind: str) -> dict[str, list[str]]:
-    """Part → the conditions of its rights on buckets of a kind."""
-    found: dict[str, list[str]] = {}
-    for resource, part in bound():
-        if resource.type == "google_storage_bucket_iam_member" and resource.values["bucket"] == f"{PROJECT}-{kind}":
-            [condition] = resource.values["condition"] or [{"expression": ""}]
-            if resource.values["role"].endswith("adaptmlObjectWriter"):
-                found.setdefault(part, []).append(condition["expression"])
-    return found
+def _writers(kind: str) -> dict[str, list[Grant]]:
+    """Part → its rights to write into a bucket."""
+    writers: dict[str, list[Grant]] = {}
+    for grant in grants():
+        if grant.kind == "bucket" and grant.on == kind and "storage.objects.create" in grant.permissions:
+            writers.setdefault(grant.part, []).append(grant)
+    return writers
 
 
-def _allows(expressions: list[str], bucket: str, name: str) -> bool:
-    """What Google would say, for the three forms that there are."""
-    resource = f"projects/_/buckets/{PROJECT}-{bucket}/objects/{name}"
-
-    def holds(term: str) -> bool:
-        negated, kind, text = re.fullmatch(r'(!?)resource\.name\.(startsWith|endsWith)\("(.*)"\)', term).groups()  # type: ignore[union-attr]
-        said = resource.startswith(text) if kind == "startsWith" else resource.endswith(text)
-        return said != bool(negated)
-
-    return any(holds(term) for expression in expressions for term in expression.split(" || "))
+def _allows(writers: list[Grant], name: str) -> bool:
+    return any(grant.covers(name) for grant in writers)
 
 
 def test_of_a_drops_folder_only_our_files_may_be_written() -> None:
-    writers = _conditions("drops")
+    writers = _writers("drops")
     assert set(writers) == {"intake", "requests", "commands", "dispatch", "reconcile", "trainer"}
-    for part, expressions in writers.items():
+    for part, theirs in writers.items():
         for file in (layout.STATUS, layout.REJECTED):
-            assert _allows(expressions, "drops", layout.drop_prefix("acme", "bot") + file), (part, file)
-        assert not _allows(expressions, "drops", "acme/bot/train.jsonl")
-        assert not _allows(expressions, "drops", "acme/bot/manifest.yaml")
-    assert all(_allows(writers["intake"], "drops", f"acme/bot/{file}") for file in layout.OUR_FILES)
+            assert _allows(theirs, layout.drop_prefix("acme", "bot") + file), (part, file)
+        assert not _allows(theirs, "acme/bot/train.jsonl")
+        assert not _allows(theirs, "acme/bot/manifest.yaml")
+    assert all(_allows(writers["intake"], f"acme/bot/{file}") for file in layout.OUR_FILES)
 
 
 def test_in_the_artifacts_bucket_each_part_writes_where_it_has_to() -> None:
-    writers = _conditions("artifacts")
+    writers = _writers("artifacts")
     names = {
         "audit": layout.audit_object("acme", "acme-bot-0123456789", 1),
         "dead letter": layout.dead_letter_object("run-ready", "1"),
@@ -109,10 +99,7 @@ def test_in_the_artifacts_bucket_each_part_writes_where_it_has_to() -> None:
         "staging": layout.staging_prefix("acme", "bot", "acme-bot-0123456789", 1, 0) + "run.json",
         "checkpoint": layout.checkpoint_prefix("acme", "bot", "acme-bot-0123456789") + "e1-s1.safetensors",
     }
-    may = {
-        part: {what for what, name in names.items() if _allows(expressions, "artifacts", name)}
-        for part, expressions in writers.items()
-    }
+    may = {part: {what for what, name in names.items() if _allows(theirs, name)} for part, theirs in writers.items()}
     adapter = {"audit", "version", "staging", "checkpoint"}
     assert may == {
         "intake": {"audit"},
