@@ -81,10 +81,11 @@ locals {
 resource "terraform_data" "delivery" {
   count = var.calls_gcloud ? 1 : 0
 
+  input            = local.command
   triggers_replace = local.delivery
 
   provisioner "local-exec" {
-    command = local.command
+    command = self.input
   }
 
   depends_on = [google_pubsub_subscription_iam_member.agent]
