@@ -3,7 +3,7 @@
 Speed: 100 Alpaca-style rows, 4 examples a step, LoRA r=16 on attention, each in a process of its own, in turns;
 the best of each counts, since other work on the machine can only slow one down. Useful tokens are those of the
 examples, without padding; the time is that of the steps, without loading and without evaluation. TRL runs as it comes,
-and at its best here: packed, without gradient checkpointing.
+at its best where bf16 is native: packed, without gradient checkpointing; and so in fp32, which is its best elsewhere.
 
 `--parity`: the same examples in the same order, not packed, in fp32: both losses, step by step.
 """
@@ -33,9 +33,11 @@ CASES = {
     "adaptml, bf16 LoRA": {"ours": True},
     "TRL default, bf16 LoRA": {},
     "TRL packing, bf16 LoRA": {"packing": True, "gradient_checkpointing": False},
+    "TRL packing in fp32, bf16 LoRA": {"packing": True, "gradient_checkpointing": False, "fp32": True},
     "adaptml, NF4 QLoRA": {"ours": True, "nf4": True},
     "TRL default, NF4 QLoRA": {"nf4": True},
     "TRL packing, NF4 QLoRA": {"nf4": True, "packing": True, "gradient_checkpointing": False},
+    "TRL packing in fp32, NF4 QLoRA": {"nf4": True, "packing": True, "gradient_checkpointing": False, "fp32": True},
 }
 
 
@@ -51,21 +53,15 @@ def manifest(steps: int, *, method: str, **training: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def in_fp32() -> Iterator[None]:
-    """Ours without autocast, on a base in fp32."""
+    """Ours as on a CPU without bf16."""
     import torch
 
-    from trainer import model
-    from trainer import train as loop
+    from trainer import precision
 
-    def load(*arguments: Any, **named: Any) -> Any:
-        base, tokenizer = model.load_base(*arguments, **named)
-        return base.float(), tokenizer
-
-    with (
-        patch.object(loop, "load_base", load),
-        patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext()),
-    ):
+    precision.compute_dtype.cache_clear()
+    with patch.object(torch.cpu, "get_capabilities", dict):
         yield
+    precision.compute_dtype.cache_clear()
 
 
 def ours(steps: int, *, nf4: bool = False, **training: Any) -> tuple[list[float], float, list[Any]]:
@@ -105,7 +101,7 @@ def trl(batches: list[Any], *, nf4: bool = False, fp32: bool = False, **config: 
     folder = models_dir() / CATALOGUE[MODEL].folder
     quantised = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=torch.float32 if fp32 else torch.bfloat16,
     )  # fmt: skip
     dtype = torch.float32 if fp32 else torch.bfloat16
     torch.manual_seed(SEED)
@@ -207,7 +203,7 @@ def speed(steps: int, turns: int) -> int:
             last[name] = statistics.mean(found["losses"][-3:])
     for kind in ("bf16 LoRA", "NF4 QLoRA"):
         mine = f"adaptml, {kind}"
-        for peer in (f"TRL default, {kind}", f"TRL packing, {kind}"):
+        for peer in (f"TRL default, {kind}", f"TRL packing, {kind}", f"TRL packing in fp32, {kind}"):
             show(f"useful tokens a second, {kind}", max(figures[mine]), max(figures[peer]), peer, "tokens/s")
         peer = f"TRL default, {kind}"
         show(f"mean loss of the last three steps, {kind}", last[mine], last[peer], peer, "nats")
