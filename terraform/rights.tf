@@ -121,6 +121,8 @@ resource "google_project_iam_custom_role" "object_writer" {
   title       = "AdaptML: writes objects"
   description = "Reads, writes and replaces single objects; changes no policy, lists nothing"
   permissions = ["storage.objects.create", "storage.objects.delete", "storage.objects.get"]
+
+  depends_on = [google_project_service.used]
 }
 
 resource "google_project_iam_custom_role" "object_lister" {
@@ -128,6 +130,8 @@ resource "google_project_iam_custom_role" "object_lister" {
   title       = "AdaptML: lists objects"
   description = "Sees names; a right on names cannot be narrowed to a prefix"
   permissions = ["storage.objects.list"]
+
+  depends_on = [google_project_service.used]
 }
 
 resource "google_project_iam_custom_role" "job_starter" {
@@ -135,6 +139,8 @@ resource "google_project_iam_custom_role" "job_starter" {
   title       = "AdaptML: starts the job"
   description = "Starts executions with an environment; changes no job"
   permissions = ["run.jobs.run", "run.jobs.runWithOverrides"]
+
+  depends_on = [google_project_service.used]
 }
 
 resource "google_project_iam_custom_role" "execution_keeper" {
@@ -142,4 +148,6 @@ resource "google_project_iam_custom_role" "execution_keeper" {
   title       = "AdaptML: looks after executions"
   description = "Reads and cancels executions"
   permissions = ["run.executions.cancel", "run.executions.get", "run.executions.list"]
+
+  depends_on = [google_project_service.used]
 }

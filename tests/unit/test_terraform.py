@@ -82,6 +82,13 @@ def test_the_example_names_variables_with_values_that_are_accepted(program: Terr
     assert named <= set(re.findall(r'^variable "(\w+)"', (TERRAFORM / "variables.tf").read_text("utf-8"), re.M))
 
 
+def test_documents_name_outputs_that_there_are() -> None:
+    there = set(re.findall(r'^output "(\w+)"', (TERRAFORM / "outputs.tf").read_text("utf-8"), re.M))
+    documents = [TERRAFORM / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    named = {name for path in documents for name in re.findall(r"terraform output -\w+ (\w+)", path.read_text("utf-8"))}
+    assert {"drops", "images", "environment", "delivery"} <= named <= there
+
+
 def test_every_variable_has_a_type_and_those_of_the_root_a_description_and_a_check() -> None:
     unchecked = {"labels", "deletion_protection", "calls_gcloud"}
     for path in files(TERRAFORM):

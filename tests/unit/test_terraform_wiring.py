@@ -329,3 +329,28 @@ def test_log_metrics_fit_the_lines_that_the_code_logs() -> None:
             assert re.search(patterns[name], line % values), (name, line)
         others = [one for other, found in LINES.items() if other != name for one in found]
         assert not [line for _, line, values in others if re.search(patterns[name], line % values)], name
+
+
+def _filters() -> Iterator[tuple[str, str]]:
+    """Of charts and alerts, each with its name."""
+    for row in _values("google_monitoring_alert_policy"):
+        for condition in row["conditions"]:
+            for one in (condition["condition_threshold"] or []) + (condition["condition_absent"] or []):
+                if "filter" in one:  # that of subscriptions is known once they have names
+                    yield row["display_name"], one["filter"]
+    [dashboard] = _values("google_monitoring_dashboard")
+    for tile in json.loads(dashboard["dashboard_json"])["mosaicLayout"]["tiles"]:
+        for line in tile["widget"]["xyChart"]["dataSets"]:
+            yield tile["widget"]["title"], line["timeSeriesQuery"]["timeSeriesFilter"]["filter"]
+
+
+def test_each_line_and_each_alert_is_of_one_metric_of_one_kind_of_resource() -> None:
+    """Cloud Monitoring takes no other filter."""
+    ours = {f"logging.googleapis.com/user/{row['name']}" for row in _values("google_logging_metric")}
+    used = set()
+    for name, text in _filters():
+        [metric] = re.findall(r'metric\.type ?= ?"([\w./-]+)"', text)
+        assert len(re.findall(r'resource\.type ?= ?"\w+"', text)) == 1, name
+        assert not metric.startswith("logging.") or metric in ours, name
+        used.add(metric)
+    assert ours <= used

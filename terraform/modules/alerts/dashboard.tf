@@ -2,51 +2,51 @@ locals {
   charts = [
     {
       title   = "Executions that ended, by result"
-      filter  = "metric.type=\"run.googleapis.com/job/completed_execution_count\" resource.type=\"cloud_run_job\" resource.label.job_name=\"${var.job}\""
+      lines   = { "" = "metric.type=\"run.googleapis.com/job/completed_execution_count\" resource.type=\"cloud_run_job\" resource.label.job_name=\"${var.job}\"" }
       aligner = "ALIGN_DELTA"
       by      = ["metric.label.result"]
     },
     {
       title   = "Executions under way"
-      filter  = "metric.type=\"run.googleapis.com/job/running_executions\" resource.type=\"cloud_run_job\" resource.label.job_name=\"${var.job}\""
+      lines   = { "" = "metric.type=\"run.googleapis.com/job/running_executions\" resource.type=\"cloud_run_job\" resource.label.job_name=\"${var.job}\"" }
       aligner = "ALIGN_MAX"
       by      = []
     },
     {
       title   = "GPU seconds that are paid for"
-      filter  = "metric.type=\"run.googleapis.com/container/billable_instance_time\" resource.type=\"cloud_run_job\" resource.label.job_name=\"${var.job}\""
+      lines   = { "" = "metric.type=\"run.googleapis.com/container/billable_instance_time\" resource.type=\"cloud_run_job\" resource.label.job_name=\"${var.job}\"" }
       aligner = "ALIGN_DELTA"
       by      = []
     },
     {
       title   = "Oldest message that waits for its function, seconds"
-      filter  = "metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" resource.type=\"pubsub_subscription\""
+      lines   = { "" = "metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" resource.type=\"pubsub_subscription\"" }
       aligner = "ALIGN_MAX"
       by      = ["resource.label.subscription_id"]
     },
     {
       title   = "Calls of functions, by answer"
-      filter  = "metric.type=\"run.googleapis.com/request_count\" resource.type=\"cloud_run_revision\""
+      lines   = { "" = "metric.type=\"run.googleapis.com/request_count\" resource.type=\"cloud_run_revision\"" }
       aligner = "ALIGN_DELTA"
       by      = ["resource.label.service_name", "metric.label.response_code_class"]
     },
     {
       title   = "Time of calls, 95 %"
-      filter  = "metric.type=\"run.googleapis.com/request_latencies\" resource.type=\"cloud_run_revision\""
+      lines   = { "" = "metric.type=\"run.googleapis.com/request_latencies\" resource.type=\"cloud_run_revision\"" }
       aligner = "ALIGN_PERCENTILE_95"
       by      = ["resource.label.service_name"]
     },
     {
       title   = "Messages published to dead-letter topics"
-      filter  = "metric.type=\"pubsub.googleapis.com/topic/send_message_operation_count\" resource.type=\"pubsub_topic\" resource.label.topic_id=one_of(${join(",", [for topic in var.dead_letters : "\"${topic}\""])})"
+      lines   = { "" = "metric.type=\"pubsub.googleapis.com/topic/send_message_operation_count\" resource.type=\"pubsub_topic\" resource.label.topic_id=one_of(${join(",", [for topic in var.dead_letters : "\"${topic}\""])})" }
       aligner = "ALIGN_DELTA"
       by      = ["resource.label.topic_id"]
     },
     {
       title   = "What the logs say"
-      filter  = "metric.type=starts_with(\"logging.googleapis.com/user/adaptml/\")"
+      lines   = local.counted
       aligner = "ALIGN_DELTA"
-      by      = ["metric.type"]
+      by      = []
     },
   ]
 }
@@ -66,11 +66,12 @@ resource "google_monitoring_dashboard" "this" {
         widget = {
           title = chart.title
           xyChart = {
-            dataSets = [{
-              plotType = "LINE"
+            dataSets = [for name, filter in chart.lines : {
+              plotType       = "LINE"
+              legendTemplate = name
               timeSeriesQuery = {
                 timeSeriesFilter = {
-                  filter = chart.filter
+                  filter = filter
                   aggregation = {
                     alignmentPeriod    = "300s"
                     perSeriesAligner   = chart.aligner
