@@ -22,17 +22,19 @@ module "trainer" {
 }
 
 # Downloads and quantises base models, once each: `gcloud run jobs execute adaptml-prepare`. The only part that has a
-# token, and the only one that writes to the models bucket.
+# token, and the only one that writes to the models bucket. Its disk is its memory: a model of 4 billion parameters fits,
+# one of 7 does not and is prepared on a machine with a disk (docs/operations.md).
 module "prepare" {
   source = "./modules/job"
 
   name     = "adaptml-prepare"
   location = var.region
   image    = var.trainer_image
-  command = [
-    "python", "-m", "trainer.prepare", "--all", "--to", "gs://${local.buckets.models}",
+  command  = ["python", "-m", "trainer.prepare"]
+  args = concat(var.base_models, [
+    "--to", "gs://${local.buckets.models}",
     "--token-secret", "projects/${var.project_id}/secrets/${google_secret_manager_secret.hub_token.secret_id}/versions/latest",
-  ]
+  ])
   service_account     = local.accounts["prepare"]
   environment         = { GOOGLE_CLOUD_PROJECT = var.project_id }
   cpu                 = 8

@@ -237,3 +237,15 @@ variable "calls_gcloud" {
   default     = true
   nullable    = false
 }
+
+variable "base_models" {
+  description = "What the job adaptml-prepare prepares: ids of the catalogue (docs/models.md), of 4 billion parameters at most."
+  type        = list(string)
+  default     = ["HuggingFaceTB/SmolLM2-135M-Instruct", "google/gemma-2b-it"]
+  nullable    = false
+
+  validation {
+    condition     = length(var.base_models) > 0 && alltrue([for model in var.base_models : can(regex("^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", model))])
+    error_message = "A base model is ORGANISATION/NAME."
+  }
+}

@@ -215,7 +215,8 @@ run "everything_that_can_be_chosen" {
     notification_emails = ["ml@example.com"]
     budget              = { billing_account = "012345-6789AB-CDEF01", monthly_usd = 250 }
     kms_key             = "projects/keys/locations/us-central1/keyRings/ring/cryptoKeys/key"
-    trainer             = { cpu = 8, memory_gib = 32, timeout_s = 1800 }
+    trainer             = { cpu = 8, memory_gib = 32, timeout_s = 1800, mount_models = false }
+    calls_gcloud        = false
     bucket_prefix       = "acme-adaptml"
     deletion_protection = false
   }
@@ -227,6 +228,10 @@ run "everything_that_can_be_chosen" {
   assert {
     condition     = module.trainer.job.template[0].template[0].containers[0].resources[0].limits["memory"] == "32Gi" && module.trainer.job.template[0].template[0].timeout == "1800s"
     error_message = "The machine is the one that was asked for."
+  }
+  assert {
+    condition     = length(module.trainer.job.template[0].template[0].volumes) == 0 && length(module.trainer.job.template[0].template[0].containers[0].volume_mounts) == 0
+    error_message = "Nothing hides the models of the image."
   }
   assert {
     condition     = one(module.topics.listeners["serving"].dead_letter_policy).max_delivery_attempts == 10 && endswith(one(module.topics.listeners["serving"].dead_letter_policy).dead_letter_topic, "/run-events-dead")
@@ -269,11 +274,12 @@ run "what_is_refused" {
     gpu_hours_a_day     = 0
     retention           = { overwritten_drops_days = 1 }
     kms_key             = "key"
+    base_models         = ["--from-hub"]
   }
 
   expect_failures = [
     var.project_id, var.region, var.bucket_prefix, var.trainer_image, var.functions_archive, var.trainer, var.gpu_quota,
     var.tenants, var.requesters, var.listeners, var.notification_emails, var.budget, var.gpu_hours_a_day, var.retention,
-    var.kms_key,
+    var.kms_key, var.base_models,
   ]
 }

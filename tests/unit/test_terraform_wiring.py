@@ -27,10 +27,12 @@ from functions.build import MAIN
 from functions.reconciler import Wakeup
 from local import provision, wiring
 from schemas import layout
+from schemas.catalogue import CATALOGUE
 from schemas.run_states import RunState
 from schemas.topology import TOPOLOGY
 from tests.terraform.deployment import PROJECT, Resource, deployment
 from tests.terraform.sources import ROOT
+from trainer import prepare
 from trainer.prepared import MODELS_DIR
 
 LOCAL = wiring.PROJECT
@@ -215,6 +217,15 @@ def test_the_job_is_that_of_the_local_cloud(recorder: Recorder, tmp_path: Any) -
     assert template["template"][0]["max_retries"] == here.template.max_retries
     assert template["template"][0]["timeout"] == f"{here.template.timeout.total_seconds():.0f}s"
     assert _container(there)["command"][1:] == list(here.template.containers[0].command)[1:] == ["-m", "trainer"]
+
+
+def test_base_models_are_prepared_by_a_call_that_the_program_takes() -> None:
+    [job] = [row for row in _values("google_cloud_run_v2_job") if row["name"] == "adaptml-prepare"]
+    assert _container(job)["command"] == ["python", "-m", "trainer.prepare"]
+    called = prepare._parser().parse_args(_container(job)["args"])
+    assert set(called.model) <= set(CATALOGUE)
+    assert called.to == f"{PROJECT}-models"
+    assert called.token_secret == f"projects/{PROJECT}/secrets/adaptml-hub-token/versions/latest"
 
 
 def test_files_beside_a_drop_are_named_as_the_code_names_them() -> None:

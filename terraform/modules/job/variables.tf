@@ -14,6 +14,11 @@ variable "command" {
   type = list(string)
 }
 
+variable "args" {
+  type    = list(string)
+  default = []
+}
+
 variable "service_account" {
   type = string
 }

@@ -85,7 +85,7 @@ resource "terraform_data" "delivery" {
   triggers_replace = local.delivery
 
   provisioner "local-exec" {
-    command = self.input
+    command = "command -v gcloud >/dev/null || { echo 'gcloud is missing: set calls_gcloud = false, and run output delivery afterwards'; exit 1; }; ${self.input}"
   }
 
   depends_on = [google_pubsub_subscription_iam_member.agent]
