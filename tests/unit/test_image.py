@@ -153,7 +153,23 @@ def test_the_token_is_mounted_for_one_command_and_no_argument() -> None:
     mounts = [line for line in INSTRUCTIONS if "type=secret" in line]
     assert len(mounts) == 1
     assert mounts[0] in stage("baked-weights")
-    assert "tr -d '[:space:]' < /run/secrets/hub_token" in mounts[0]
+
+
+@pytest.mark.parametrize(("secret", "token"), [(" hf_x\r\n", "hf_x"), (None, "")])
+def test_the_token_is_stripped_where_there_is_one(secret: str | None, token: str, tmp_path: Path) -> None:
+    command = next(line for line in INSTRUCTIONS if "type=secret" in line)
+    script = re.sub(r"RUN (--\S+ )*", "", command)
+    for path in ("/run/secrets/hub_token", "/opt/venv/bin/python", "/models"):
+        script = script.replace(path, str(tmp_path / Path(path).name))
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s|" "$HF_TOKEN" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    if secret is not None:
+        (tmp_path / "hub_token").write_text(secret)
+    shell = ["bash", "-o", "pipefail", "-c", script]
+    environment = {"PATH": os.environ["PATH"], "MODELS": "a/b c/d"}
+    result = subprocess.run(shell, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout == f"{token}|-m|trainer.prepare|--into|{tmp_path}/models|a/b|c/d|"
+    assert result.stderr == ""
 
 
 def test_the_context_holds_just_what_is_copied() -> None:
