@@ -87,6 +87,7 @@ def announce(services: Services, run: Run) -> None:
     """
     try:
         events = services.runs.outbox.unannounced(run, after=run.announced_revision)
+        _tell(run, events)
         if run.state is RunState.QUEUED or any(event.frees_gpu for event in events):
             services.bus.publish("run-ready", RunReady(run_id=run.run_id, attempt=run.attempt))
         for event in events:
@@ -96,6 +97,15 @@ def announce(services: Services, run: Run) -> None:
         services.runs.outbox.mark_announced(run.run_id, run.revision)
     except (GoogleAPICallError, RetryError, TimeoutError) as error:
         log.warning("announcement of %s revision %d failed: %s", run.run_id, run.revision, type(error).__name__)
+
+
+def _tell(run: Run, events: Sequence[Event]) -> None:
+    """What the alert for failed runs counts. An error's code and no more: its text is for whoever owns the run."""
+    for event in events:
+        is_bad = event.to_state in {RunState.FAILED, RunState.EXPIRED}
+        code = f" ({run.error.code})" if is_bad and run.error is not None else ""
+        level = logging.WARNING if is_bad else logging.INFO
+        log.log(level, "run %s is %s%s", run.run_id, event.to_state, code, extra={"run_id": run.run_id})
 
 
 def write_audit(services: Services, run: Run, events: list[Event]) -> None:

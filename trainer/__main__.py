@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from adaptml import logs
+from adaptml.jobs import RUN_ID
 from adaptml.services import Services
 from trainer import BEGAN
 from trainer.attempt import Attempt
@@ -27,6 +28,6 @@ def carry_out(attempt: Attempt) -> None:
 
 
 if __name__ == "__main__":
-    logs.configure()
+    logs.configure(run_id=os.environ[RUN_ID])
     attempt = Attempt.begin(Services.from_env(), os.environ, BEGAN)
     sys.exit(attempt.carry_out(carry_out) if attempt is not None else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from google.cloud import firestore
@@ -9,6 +10,10 @@ from google.cloud.firestore_v1.base_query import FieldFilter
 
 from adaptml.runs.documents import CONTENDED, Documents
 from schemas.run import Event, Run, to_document
+
+EVENTS_KEPT = timedelta(days=400)
+"""In Firestore, whose TTL policy is on `expire_at`: a year, and time to look back at it. The whole trail stays in the
+artifacts bucket."""
 
 
 class Outbox:
@@ -47,8 +52,8 @@ def event_reference(run: firestore.DocumentReference, revision: int) -> firestor
 
 def event_document(before: Run | None, after: Run) -> dict[str, Any]:
     """The audit event of a change of state, as it is stored."""
-    document: dict[str, Any] = to_document(audit_event(before, after).model_dump())
-    return document
+    event = audit_event(before, after)
+    return {**to_document(event.model_dump()), "expire_at": event.at + EVENTS_KEPT}
 
 
 def audit_event(before: Run | None, after: Run) -> Event:
