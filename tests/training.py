@@ -71,9 +71,10 @@ class Desk:
         """`parts` of the manifest; a checkpoint is written every `every_s` seconds."""
         self.bucket = bucket or Bucket()
         self.bucket.objects["train.jsonl"] = chat_rows(24).encode()
-        self.bucket.objects["contrary.jsonl"] = chat_rows(6, CONTRARY).encode()
         document: dict[str, Any] = {"name": "bot", "base_model": MODEL, "dataset": {"train": ["train.jsonl"]}, **parts}
         roles = {"train.jsonl": "train"} | dict.fromkeys(document["dataset"].get("validation", ()), "validation")
+        if "contrary.jsonl" in roles:
+            self.bucket.objects["contrary.jsonl"] = chat_rows(6, CONTRARY).encode()
         pinned: Any = [
             DataFile(name=name, object=name, generation=1, size=1, crc32c="", role=role) for name, role in roles.items()
         ]
