@@ -61,6 +61,8 @@ bench: $(READY)  ## what is measured, each against its floor or a peer
 	$(PY) -m benchmarks.checkpoint
 	$(PY) -m benchmarks.load
 	$(PY) -m benchmarks.dataset_check
+	$(PY) -m benchmarks.precision
+	$(PY) -m benchmarks.job
 	$(PY) -m benchmarks.training --parity
 	$(PY) -m benchmarks.training
 
