@@ -131,7 +131,8 @@ def _count(part: Setting, problems: list[Problem]) -> int | None:
 def _make_method(settings: dict[Path, Setting]) -> None:
     """`finetuning_type: lora` is said of QLoRA too; what says 4 bits, or not, is more exact."""
     family, exact = settings.pop(_path(FAMILY), None), settings.get(("method",))
-    if family is not None and (exact is None or exact.value is None or family.value not in {"lora", "qlora"}):
+    # A tuple, and no set: what users write may be a list, which no set can be asked for.
+    if family is not None and (exact is None or exact.value is None or family.value not in ("lora", "qlora")):
         settings["method",] = Setting(("method",), family.value, family.place)
 
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.aliases import ALIASES, DECIDED, KINDS, SECTIONS, WRAPPERS, fields_of, names_in
@@ -153,6 +153,8 @@ _VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(_NAMES), _VALUES, max_size=8), st.none() | _VALUES, st.booleans())
+@example({"finetuning_type": [], "adapter": []}, None, False)
+@example({"finetuning_type": {}, "method": "lora"}, None, True)
 def test_no_settings_raise_anything_but_refused(settings: dict[str, Any], defaults: Any, complete: bool) -> None:
     text = json.dumps((BASE if complete else {}) | settings).encode()
     base = None if defaults is None else json.dumps(defaults).encode()
