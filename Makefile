@@ -7,8 +7,8 @@ LOCK := .venv/bin/uv pip compile -q --python-version 3.11 --no-header --no-emit-
 
 MODELS := .local/models
 
-# Two at a time, file by file in the order given: what takes longest comes first.
-BESIDE := OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Two at a time, file by file.
+BESIDE := OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test up down status check fuzz soak lint format unit integration e2e bench docs lock archive clean help
 .PHONY: imagelock torchlock sbom image
@@ -20,8 +20,8 @@ demo: $(READY)  ## local cloud, a real gsutil cp, a run to its adapter
 	@$(PY) -m local demo $(if $(KEEP),--keep)
 
 test: $(READY) lint  ## everything: lint, types, import rules, unit, integration, end to end
-	$(BESIDE) tests/simulation tests/model tests/unit
-	$(BESIDE) tests/e2e tests/integration
+	$(BESIDE) --no-loadscope-reorder tests/simulation tests/model tests/unit  # what takes longest first
+	$(BESIDE) tests/integration tests/e2e
 
 up: $(READY)  ## start the local cloud in the background
 	@$(PY) -m local up

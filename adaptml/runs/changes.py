@@ -17,7 +17,7 @@ from adaptml.runs import curve
 from adaptml.runs.curve import Points
 from adaptml.runs.documents import CONTENDED, Documents, Seen
 from adaptml.runs.ledger import LedgerStore, SeenLedger
-from adaptml.runs.outbox import event_document, event_reference
+from adaptml.runs.outbox import audit_event, event_document, event_reference
 from schemas.run import Run, to_document
 
 Decide = Callable[[Run], Change | None]
@@ -60,7 +60,7 @@ class Changes:
         written = {*change.fields, "updated_at"}
         if change.to is not None:
             written |= {"state", "state_reason", "state_since", "revision", "outbox_pending", "finished_at"}
-            batch.create(event_reference(reference, after.revision), event_document(run, after))
+            batch.create(event_reference(reference, after.revision), event_document(audit_event(run, after)))
         if after.state.is_attempt and not run.state.is_attempt:
             if ledger is None:
                 raise ValueError(f"{run.run_id} is to start without a claim")

@@ -50,9 +50,8 @@ def event_reference(run: firestore.DocumentReference, revision: int) -> firestor
     return run.collection("events").document(f"{revision:06d}")
 
 
-def event_document(before: Run | None, after: Run) -> dict[str, Any]:
-    """The audit event of a change of state, as it is stored."""
-    event = audit_event(before, after)
+def event_document(event: Event) -> dict[str, Any]:
+    """An audit event as it is stored."""
     return {**to_document(event.model_dump()), "expire_at": event.at + EVENTS_KEPT}
 
 

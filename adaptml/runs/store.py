@@ -17,12 +17,12 @@ from adaptml.runs.curve import Points
 from adaptml.runs.dead_letters import DeadLetterStore
 from adaptml.runs.documents import CONTENDED, Documents, UnknownRun, run_of
 from adaptml.runs.ledger import LedgerStore
-from adaptml.runs.outbox import Outbox, event_document, event_reference
+from adaptml.runs.outbox import Outbox, audit_event, event_document, event_reference
 from adaptml.runs.pins import PinStore
 from adaptml.runs.queries import RunQueries
 from adaptml.runs.slots import Slots
 from adaptml.runs.versions import VersionStore
-from schemas.run import Event, Run, to_document
+from schemas.run import Event, Run
 
 
 class RunStore:
@@ -44,7 +44,7 @@ class RunStore:
         run = run.model_copy(update={"revision": 1, "outbox_pending": True})
         batch = self._documents.client.batch()
         batch.create(self._run(run.run_id), run.to_document())
-        batch.create(event_reference(self._run(run.run_id), run.revision), event_document(None, run))
+        batch.create(event_reference(self._run(run.run_id), run.revision), event_document(audit_event(None, run)))
         try:
             batch.commit()
         except AlreadyExists:
@@ -96,7 +96,7 @@ class RunStore:
             batch = self._documents.client.batch()
             batch.create(reference, run.to_document())
             for event in events:
-                batch.set(event_reference(reference, event.revision), to_document(event.model_dump()))
+                batch.set(event_reference(reference, event.revision), event_document(event))
             if run.state.is_attempt:
                 held = self.ledger.of_run(run)
                 self.ledger.write(batch, held, quota.take(held.ledger, run, run.started_at or run.state_since))

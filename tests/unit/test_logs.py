@@ -72,4 +72,4 @@ def test_the_end_of_a_run_is_logged_by_its_code_alone(
 
 def test_an_event_in_firestore_goes_when_its_time_is_past() -> None:
     ended = run(RunState.SUCCEEDED)
-    assert event_document(None, ended)["expire_at"] == ended.updated_at + EVENTS_KEPT
+    assert event_document(audit_event(None, ended))["expire_at"] == ended.updated_at + EVENTS_KEPT
