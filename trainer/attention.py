@@ -147,7 +147,8 @@ def try_kernel(heads: Heads) -> float | None:
         return None
     known = _with_gradients(parts, lambda q, k, v: one_by_one(module, q, k, v, begins, scaling, heads.window))
     pairs = zip(tried, known, strict=True)
-    return max(((one - other).abs().max() / other.abs().max()).item() for one, other in pairs)
+    # Torch's maximum, which is no number where one of them is none; Python's would pass over it.
+    return torch.stack([(one - other).abs().max() / other.abs().max() for one, other in pairs]).max().item()
 
 
 def _with_gradients(parts: list[Tensor], attention: Any) -> list[Tensor]:
