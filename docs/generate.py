@@ -26,7 +26,7 @@ from schemas.layout import DEFAULTS
 from schemas.manifest import EXCLUSIVE, Compute, Manifest
 from schemas.messages import TOPIC_MESSAGES, avro_schema
 from schemas.run_states import TRANSITIONS
-from schemas.topology import TOPOLOGY, dead_letter_topic
+from schemas.topology import TOPOLOGY, dead_letter_topic, tenant_topic
 from schemas.yaml_strict import MAX_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -214,7 +214,9 @@ def messages() -> str:
         f"A message that a function refuses {limit} times goes to the topic's dead-letter topic.\n"
     ]
     for name, topic in TOPOLOGY.topics.items():
-        parts.append(f"\n## `{name}`\n\nPublished by {topic.publisher}; dead letters: `{dead_letter_topic(name)}`.\n")
+        parts.append(f"\n## `{name}`\n\nPublished by {topic.publisher}; dead letters: `{dead_letter_topic(name)}`.")
+        own = tenant_topic(name, "{tenant}")
+        parts.append(f" A tenant's own: `{own}`, for that tenant only.\n" if name in TOPOLOGY.tenant_topics else "\n")
         if topic.schema_name is not None:
             parts.append(f"\n```json\n{avro_schema(TOPIC_MESSAGES[topic.schema_name])}\n```\n")
     return _NOTE + "".join(parts)

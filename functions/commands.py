@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from adaptml import lifecycle, protocol
 from adaptml.services import Services
-from functions.dead_letters import Unusable
+from functions.dead_letters import FOREIGN, Unusable
 from functions.intake import advance, begin
 from schemas import layout
 from schemas.layout import DropPath
@@ -36,13 +36,17 @@ def resume_drop(services: Services, dropped: DropPath, generation: int, written_
     _resume(services, run_id, dropped.tenant, dropped.folder, source, last, written_at)
 
 
-def take_command(services: Services, body: bytes) -> None:
-    """Does what a message asks for. Raises Unusable for one that names no run of its tenant, or asks for what is not
-    known."""
+def take_command(services: Services, body: bytes, *, only: str | None = None) -> None:
+    """Does what a message asks for, where it came by a tenant's own topic for that tenant only.
+
+    Raises Unusable for one that names no run of its tenant, names another tenant, or asks for what is not known.
+    """
     try:
         command = RunCommand.model_validate_json(body)
     except ValidationError as error:
         raise Unusable("; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_input=False))) from None
+    if only not in {None, command.tenant}:
+        raise Unusable(FOREIGN)
     run = services.runs.find(command.run_id) if layout.is_run_id(command.run_id) else None
     if run is None or run.tenant != command.tenant:
         raise Unusable("the tenant has no such run")

@@ -17,10 +17,13 @@ from schemas import layout
 from schemas.layout import DropPath, ObjectRole
 from schemas.run import Run
 from schemas.text import printable
-from schemas.topology import TOPOLOGY
+from schemas.topology import TOPOLOGY, kind_of, tenant_of
 
 _SOURCE = "CloudPubSubDeadLetterSource"
 """Begins the attributes by which Pub/Sub says where a dead letter comes from."""
+
+
+FOREIGN = "it came by the topic of one tenant and is for another"
 
 
 class Unusable(Exception):  # noqa: N818 - says what the message is
@@ -77,9 +80,14 @@ def _run(services: Services, message: Message) -> tuple[str | None, Run | None]:
 
 
 def run_named(topic: str, body: bytes, attributes: Mapping[str, str]) -> Named | None:
-    """Which run a message is about. Pure."""
+    """Which run a message is about; none where it came by the topic of another tenant. Pure."""
     if topic == TOPOLOGY.storage_topic:
         return _run_of_event(attributes)
+    named = _run_of_message(kind_of(topic), body)
+    return named if named is None or tenant_of(topic) in {None, named.tenant} else None
+
+
+def _run_of_message(topic: str, body: bytes) -> Named | None:
     try:
         fields = msgspec.json.decode(body)
     except msgspec.DecodeError:

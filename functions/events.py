@@ -8,7 +8,7 @@ import re
 from cloudevents.http import CloudEvent
 
 from adaptml.dead_letters import Message
-from schemas.topology import TOPOLOGY
+from schemas.topology import published_to
 
 
 def pubsub_message(event: CloudEvent) -> Message:
@@ -18,7 +18,7 @@ def pubsub_message(event: CloudEvent) -> Message:
     topic = found[1] if found else "unknown"
     message = event.data["message"]
     return Message(
-        topic=TOPOLOGY.dead_letter_topics.get(topic, topic),
+        topic=published_to(topic),
         message_id=str(message.get("messageId") or event["id"]),
         body=pubsub_data(event),
         attributes=message.get("attributes") or {},

@@ -16,6 +16,7 @@ from functions.bucket_events import Landed
 from functions.events import pubsub_data, pubsub_message
 from schemas.layout import DropPath
 from schemas.messages import RunReady
+from schemas.topology import tenant_of
 
 logs.configure()
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def requests(event: CloudEvent) -> None:
     """Another system asks for a run."""
     services, message = Services.from_env(), pubsub_message(event)
     with dead_letters.noting(services, message):
-        run_requests.take_request(services, message.body)
+        run_requests.take_request(services, message.body, only=tenant_of(message.topic))
 
 
 @functions_framework.cloud_event
@@ -44,7 +45,7 @@ def commands(event: CloudEvent) -> None:
     """Another system ends a run or takes one up again."""
     services, message = Services.from_env(), pubsub_message(event)
     with dead_letters.noting(services, message):
-        run_commands.take_command(services, message.body)
+        run_commands.take_command(services, message.body, only=tenant_of(message.topic))
 
 
 @functions_framework.cloud_event

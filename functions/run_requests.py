@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from adaptml.services import Services
-from functions.dead_letters import Unusable
+from functions.dead_letters import FOREIGN, Unusable
 from functions.intake import advance, begin, reject
 from schemas import layout
 from schemas.errors import Problem, problem
@@ -17,14 +17,19 @@ from schemas.run import Run, Source
 from schemas.run_states import RunState
 
 
-def take_request(services: Services, body: bytes) -> None:
-    """Starts the run that a message asks for. Raises Unusable for a message that names none."""
+def take_request(services: Services, body: bytes, *, only: str | None = None) -> None:
+    """Starts the run that a message asks for, where it came by a tenant's own topic for that tenant only.
+
+    Raises Unusable for a message that names no run, or another tenant.
+    """
     try:
         request = RunRequest.model_validate_json(body)
     except ValidationError as error:
         raise Unusable("; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_input=False))) from None
     if not is_drop_name(request.tenant):
         raise Unusable("the tenant is not a name")
+    if only not in {None, request.tenant}:
+        raise Unusable(FOREIGN)
     found = objection(request, services.settings.drops_bucket)
     run = begin(services, _run_of(services, request, usable=found is None))
     if found is not None:

@@ -21,19 +21,30 @@ from adaptml.tokens.chat import OPTIONAL, REQUIRED
 from local.wiring import PROJECT, STORAGE_TOPIC, Ports
 from schemas.catalogue import CATALOGUE
 from schemas.messages import TOPIC_MESSAGES, avro_schema
-from schemas.topology import TOPOLOGY, dead_letter_topic
+from schemas.topology import TOPOLOGY, dead_letter_topic, kind_of, published_to, tenant_of, tenant_topic
 
 
 def topics() -> None:
-    """Schemas, topics, and a dead-letter topic for each of them."""
+    """Schemas, topics, those of tenants among them, and a dead-letter topic for each of them."""
     publisher = pubsub_v1.PublisherClient()
-    for name, topic in TOPOLOGY.topics.items():
+    schemas = {name: _schema(name) for name in TOPIC_MESSAGES}
+    for name in _topics():
         settings = None
-        if topic.schema_name is not None:
-            settings = types.SchemaSettings(schema=_schema(topic.schema_name), encoding=types.Encoding.JSON)
+        if (schema := TOPOLOGY.topics[kind_of(name)].schema_name) is not None:
+            settings = types.SchemaSettings(schema=schemas[schema], encoding=types.Encoding.JSON)
         _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, name), schema_settings=settings))
-    for name in (STORAGE_TOPIC, *TOPOLOGY.dead_letter_topics):
+    for name in (STORAGE_TOPIC, *_dead_letter_topics()):
         _topic(publisher, types.Topic(name=publisher.topic_path(PROJECT, name)))
+
+
+def _topics() -> list[str]:
+    """Of all tenants, and the tenants' own."""
+    tenants = list(filter(None, os.environ.get("ADAPTML_LOCAL_TENANTS", "acme").split(",")))
+    return [*TOPOLOGY.topics, *(tenant_topic(topic, tenant) for tenant in tenants for topic in TOPOLOGY.tenant_topics)]
+
+
+def _dead_letter_topics() -> list[str]:
+    return [dead_letter_topic(topic) for topic in (*_topics(), STORAGE_TOPIC)]
 
 
 def push_subscriptions(ports: Ports) -> None:
@@ -42,17 +53,20 @@ def push_subscriptions(ports: Ports) -> None:
     subscriber = pubsub_v1.SubscriberClient()
     _push(subscriber, "eventarc-storage", STORAGE_TOPIC, ports.eventarc)
     for function, trigger in TOPOLOGY.functions.items():
-        if trigger.topic is not None:
-            _push(subscriber, f"eventarc-{function}", trigger.topic, ports.functions[function])
+        for topic in _topics():
+            if kind_of(topic) == trigger.topic:
+                tenant = tenant_of(topic)
+                name = f"{function}-{tenant}" if tenant else function
+                _push(subscriber, f"eventarc-{name}", topic, ports.functions[function])
         if trigger.dead_letters:
-            for dead in TOPOLOGY.dead_letter_topics:
+            for dead in _dead_letter_topics():
                 _push(subscriber, f"eventarc-{function}-{dead}", dead, ports.functions[function])
 
 
 def _push(subscriber: pubsub_v1.SubscriberClient, name: str, topic: str, port: int) -> None:
     """What cannot be delivered goes to the topic's dead-letter topic; from there it is delivered until it is taken."""
     policy = None
-    if topic not in TOPOLOGY.dead_letter_topics:
+    if topic == published_to(topic):
         limit = os.environ.get("ADAPTML_LOCAL_DELIVERY_ATTEMPTS", TOPOLOGY.delivery.max_delivery_attempts)
         dead = f"projects/{PROJECT}/topics/{dead_letter_topic(topic)}"
         policy = types.DeadLetterPolicy(dead_letter_topic=dead, max_delivery_attempts=int(limit))

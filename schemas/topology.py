@@ -44,6 +44,8 @@ class Topology(_Row):
     """The whole wiring."""
 
     topics: dict[str, Topic]
+    tenant_topics: tuple[str, ...]
+    """Those of which a tenant may have its own."""
     storage_topic: str
     functions: dict[str, Trigger]
     delivery: Delivery
@@ -54,9 +56,36 @@ class Topology(_Row):
         return {dead_letter_topic(topic): topic for topic in (*self.topics, self.storage_topic)}
 
 
+_OF_TENANT = "."
+"""Before the tenant in a topic's name; neither a tenant's name nor that of a topic of all has one."""
+_DEAD = "-dead"
+
+
+def tenant_topic(topic: str, tenant: str) -> str:
+    """The tenant's own topic of this kind."""
+    return f"{topic}{_OF_TENANT}{tenant}"
+
+
+def tenant_of(topic: str) -> str | None:
+    """The tenant that messages of the topic must be for; None for a topic of all tenants."""
+    return topic.partition(_OF_TENANT)[2] or None
+
+
+def kind_of(topic: str) -> str:
+    """The topic of all tenants whose messages these are."""
+    return topic.partition(_OF_TENANT)[0]
+
+
 def dead_letter_topic(topic: str) -> str:
     """The topic for messages that a function refused too often."""
-    return f"{topic}-dead"
+    kind, dot, tenant = topic.partition(_OF_TENANT)
+    return f"{kind}{_DEAD}{dot}{tenant}"
+
+
+def published_to(topic: str) -> str:
+    """The topic that a message was published to first, if this one may be a dead-letter topic."""
+    kind, dot, tenant = topic.partition(_OF_TENANT)
+    return f"{kind.removesuffix(_DEAD)}{dot}{tenant}"
 
 
 def _load() -> Topology:

@@ -96,7 +96,7 @@ module "triggers" {
   source   = "./modules/trigger"
   for_each = local.triggers
 
-  name            = each.key
+  name            = local.trigger_names[each.key]
   project_id      = var.project_id
   location        = var.region
   service         = module.functions[each.value.function].name

@@ -111,7 +111,18 @@ resource "google_pubsub_topic_iam_member" "wakeups" {
   member = each.value
 }
 
-# People of other systems. Their messages name a tenant: whoever may publish may ask for every one.
+# Systems of a tenant ask for its runs on its own topics: a message that names another tenant is refused there.
+resource "google_pubsub_topic_iam_member" "publishers" {
+  for_each = merge([
+    for name, own in local.own_topics : { for member in var.tenants[own.tenant].publishers : "${name} ${member}" => { topic = name, member = member } }
+  ]...)
+
+  topic  = module.topics.ids[each.value.topic]
+  role   = "roles/pubsub.publisher"
+  member = each.value.member
+}
+
+# On the topics of all tenants a message says for whom it is: whoever may publish there may ask for every one.
 resource "google_pubsub_topic_iam_member" "requesters" {
   for_each = { for pair in setproduct(["run-requests", "run-commands"], var.requesters) : join(" ", pair) => pair }
 

@@ -5,8 +5,23 @@ locals {
   buckets   = { for kind in ["drops", "artifacts", "models"] : kind => "${coalesce(var.bucket_prefix, var.project_id)}-${kind}" }
   functions = keys(local.topology.functions)
 
+  # A topic of a tenant's own → whose it is and of which kind (schemas/topology.py names them).
+  own_topics = {
+    for pair in setproduct(sort([for tenant, people in var.tenants : tenant if length(people.publishers) > 0]), local.topology.tenant_topics) :
+    "${pair[1]}.${pair[0]}" => { tenant = pair[0], kind = pair[1] }
+  }
+
+  # Topic → the schema of its messages, or null.
+  topics = merge(
+    { for name, topic in local.topology.topics : name => topic.schema_name },
+    { for name, own in local.own_topics : name => local.topology.topics[own.kind].schema_name },
+  )
+
   # Dead-letter topic → the topic whose messages end there.
-  dead_letters = { for topic in concat(keys(local.topology.topics), [local.topology.storage_topic]) : "${topic}-dead" => topic }
+  dead_letters = merge(
+    { for topic in concat(keys(local.topology.topics), [local.topology.storage_topic]) : "${topic}-dead" => topic },
+    { for name, own in local.own_topics : "${own.kind}-dead.${own.tenant}" => name },
+  )
 
   # What calls a function: each topic or event that topology.yaml names, and each dead-letter topic.
   triggers = merge(
@@ -20,6 +35,16 @@ locals {
     },
     merge([
       for name, source in local.topology.functions : {
+        for topic, own in local.own_topics : "${name}-${own.tenant}" => {
+          function    = name
+          event       = null
+          topic       = topic
+          dead_letter = "${own.kind}-dead.${own.tenant}"
+        } if own.kind == try(source.topic, null)
+      }
+    ]...),
+    merge([
+      for name, source in local.topology.functions : {
         for dead in keys(local.dead_letters) : "${name}-${dead}" => {
           function    = name
           event       = null
@@ -29,6 +54,11 @@ locals {
       } if try(source.dead_letters, false)
     ]...),
   )
+
+  # Names of triggers are short and know no dots.
+  trigger_names = {
+    for key in keys(local.triggers) : key => length(key) <= 63 ? replace(key, ".", "-") : "${substr(replace(key, ".", "-"), 0, 54)}-${substr(sha256(key), 0, 8)}"
+  }
 }
 
 data "google_project" "this" {}
@@ -73,7 +103,7 @@ module "topics" {
   source = "./modules/topics"
 
   project_id   = var.project_id
-  topics       = { for name, topic in local.topology.topics : name => topic.schema_name }
+  topics       = local.topics
   schemas      = { for topic in values(local.topology.topics) : topic.schema_name => file("${path.module}/avro/${topic.schema_name}.avsc") if topic.schema_name != null }
   dead_letters = keys(local.dead_letters)
   listeners    = var.listeners

@@ -96,10 +96,11 @@ variable "gpu_quota" {
 }
 
 variable "tenants" {
-  description = "Tenant → who may drop data into its folder and read its adapters (writers), and who may only read adapters (readers)."
+  description = "Tenant → who may drop data into its folder and read its adapters (writers), who may only read adapters (readers), and which systems may ask for its runs by messages, on topics of its own (publishers)."
   type = map(object({
-    writers = optional(list(string), [])
-    readers = optional(list(string), [])
+    writers    = optional(list(string), [])
+    readers    = optional(list(string), [])
+    publishers = optional(list(string), [])
   }))
   default  = {}
   nullable = false
@@ -111,7 +112,7 @@ variable "tenants" {
 
   validation {
     condition = alltrue([
-      for member in flatten([for tenant in values(var.tenants) : concat(tenant.writers, tenant.readers)]) :
+      for member in flatten([for tenant in values(var.tenants) : concat(tenant.writers, tenant.readers, tenant.publishers)]) :
       can(regex("^(user|group|serviceAccount):[^@ ]+@[^@ ]+$", member))
     ])
     error_message = "Members are user:, group: or serviceAccount: with an address; the public is no member."
@@ -119,7 +120,7 @@ variable "tenants" {
 }
 
 variable "requesters" {
-  description = "Other systems that may publish to run-requests and run-commands, for any tenant."
+  description = "Systems that may publish to run-requests and run-commands, for every tenant: yours. Those of a tenant are its publishers."
   type        = list(string)
   default     = []
   nullable    = false

@@ -255,6 +255,30 @@ run "everything_that_can_be_chosen" {
   }
 }
 
+run "a_tenant_that_publishes" {
+  command = plan
+
+  variables {
+    tenants = {
+      acme  = { publishers = ["serviceAccount:nightly@example.iam.gserviceaccount.com"] }
+      quiet = { writers = ["group:ml@example.com"] }
+    }
+  }
+
+  assert {
+    condition     = toset([for right in values(google_pubsub_topic_iam_member.publishers) : "${basename(right.topic)} ${right.role} ${right.member}"]) == toset([for topic in ["run-requests.acme", "run-commands.acme"] : "${topic} roles/pubsub.publisher serviceAccount:nightly@example.iam.gserviceaccount.com"])
+    error_message = "A tenant's system publishes to the tenant's own topics, and to no other."
+  }
+  assert {
+    condition     = module.topics.topics["run-requests.acme"].schema_settings == module.topics.topics["run-requests"].schema_settings
+    error_message = "They are held to the same schema."
+  }
+  assert {
+    condition     = !contains(keys(module.topics.topics), "run-requests.quiet")
+    error_message = "Whose systems publish nothing has no topics."
+  }
+}
+
 run "what_is_refused" {
   command = plan
 
@@ -266,7 +290,7 @@ run "what_is_refused" {
     functions_archive   = "functions.tar"
     trainer             = { cpu = 2, memory_gib = 8, timeout_s = 86400, launch_stage = "ALPHA" }
     gpu_quota           = 0
-    tenants             = { acme = { writers = ["allUsers"] } }
+    tenants             = { acme = { publishers = ["allUsers"] } }
     requesters          = ["allAuthenticatedUsers"]
     listeners           = { anybody = "allUsers" }
     notification_emails = ["nobody"]

@@ -16,7 +16,7 @@ from schemas.catalogue import CATALOGUE
 from schemas.messages import RunReady
 from schemas.run import DeadLetter
 from schemas.run_states import RunState
-from schemas.topology import TOPOLOGY
+from schemas.topology import TOPOLOGY, dead_letter_topic, published_to, tenant_topic
 from tests.apart import cloud_apart
 from tests.cloud import ARTIFACTS, PROJECT, STUB, TestCloud, chat_rows, eventually, manifest
 
@@ -82,9 +82,12 @@ def test_every_subscription_of_a_function_has_a_dead_letter_topic_and_each_of_th
     read = {one.topic.rpartition("/")[2] for one in subscriptions}
     for one in subscriptions:
         topic = one.topic.rpartition("/")[2]
-        if topic not in TOPOLOGY.dead_letter_topics:
-            assert one.dead_letter_policy.dead_letter_topic.rpartition("/")[2] == f"{topic}-dead"
+        if topic == published_to(topic):
+            dead = one.dead_letter_policy.dead_letter_topic.rpartition("/")[2]
+            assert dead == dead_letter_topic(topic)
+            assert dead in read
     assert read >= TOPOLOGY.dead_letter_topics.keys()
+    assert {tenant_topic(topic, "acme") for topic in TOPOLOGY.tenant_topics} <= read
 
 
 def test_a_request_that_can_never_be_met_is_noted_at_once(cloud: TestCloud) -> None:

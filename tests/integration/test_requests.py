@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ from google.api_core.exceptions import InvalidArgument
 from google.cloud import pubsub_v1
 
 from schemas import layout
-from schemas.run import Run
+from schemas.run import DeadLetter, Run
 from schemas.run_states import RunState
-from tests.cloud import DROPS, MODEL, PROJECT, TestCloud, chat_rows, manifest
+from tests.cloud import DROPS, MODEL, PROJECT, TestCloud, chat_rows, eventually, manifest
 
 S = RunState
 
@@ -21,9 +22,9 @@ def request(**fields: Any) -> dict[str, Any]:
     return {"request_id": "r", "tenant": "acme", "manifest_uri": "", "manifest": "", "dataset_uris": []} | fields
 
 
-def publish(message: dict[str, Any]) -> None:
-    topic = f"projects/{PROJECT}/topics/run-requests"
-    pubsub_v1.PublisherClient().publish(topic, json.dumps(message).encode()).result(timeout=10)
+def publish(message: dict[str, Any], topic: str = "run-requests") -> None:
+    path = f"projects/{PROJECT}/topics/{topic}"
+    pubsub_v1.PublisherClient().publish(path, json.dumps(message).encode()).result(timeout=10)
 
 
 def run_of(cloud: TestCloud, request_id: str, *states: RunState) -> Run:
@@ -98,3 +99,36 @@ def test_a_request_that_cannot_be_met_is_rejected(
     assert run.state is S.REJECTED
     assert run.error is not None
     assert run.error.code == code
+
+
+def test_a_tenant_asks_by_its_own_topic_for_itself_and_for_nobody_else(cloud: TestCloud) -> None:
+    cloud.put("other/theirs/train.jsonl", chat_rows(12))
+    cloud.put("other/theirs/m.yaml", manifest())
+    cloud.put("acme/mine/train.jsonl", chat_rows(12))
+    cloud.put("acme/mine/m.yaml", manifest())
+    foreign = request(request_id="forged", tenant="other", manifest_uri=f"gs://{DROPS}/other/theirs/m.yaml")
+    publish(foreign, "run-requests.acme")
+    publish(request(request_id="own", manifest_uri=f"gs://{DROPS}/acme/mine/m.yaml"), "run-requests.acme")
+    assert run_of(cloud, "own", S.SUCCEEDED).state is S.SUCCEEDED
+
+    def noted() -> list[DeadLetter]:
+        return [letter for letter in cloud.services.runs.dead_letters.all() if letter.topic == "run-requests.acme"]
+
+    [letter] = eventually(noted)
+    assert letter.reason == "refused: it came by the topic of one tenant and is for another"
+    assert letter.run_id is None
+    assert cloud.services.runs.find(layout.run_id_of_request("other", "forged")) is None
+    # Published again it comes by the same topic, and is refused again.
+    cloud.command(sys.executable, "-m", "adaptml.cli", "dead-letters", "replay", letter.message_id)
+    eventually(lambda: len(noted()) == 2)
+    assert cloud.services.runs.find(layout.run_id_of_request("other", "forged")) is None
+
+
+def test_a_tenant_ends_no_run_of_another_by_its_own_topic(cloud: TestCloud) -> None:
+    cloud.put("other/busy/train.jsonl", chat_rows(12))
+    run_id = cloud.run_id("other", "busy", cloud.put("other/busy/manifest.yaml", manifest()))
+    message = {"command_id": "end-it", "tenant": "other", "run_id": run_id, "command": "cancel"}
+    publish(message, "run-commands.acme")
+    letters = cloud.services.runs.dead_letters
+    eventually(lambda: [letter for letter in letters.all() if letter.topic == "run-commands.acme"])
+    assert cloud.wait(run_id, S.SUCCEEDED).state is S.SUCCEEDED

@@ -13,7 +13,7 @@ from tests.terraform.program import terraform
 from tests.terraform.sources import TERRAFORM
 
 PROJECT = "adaptml-test"
-DEFAULTS, EVERYTHING = "defaults", "everything_that_can_be_chosen"
+DEFAULTS, EVERYTHING, PUBLISHING = "defaults", "everything_that_can_be_chosen", "a_tenant_that_publishes"
 """Runs of terraform/tests/deployment.tftest.hcl."""
 
 

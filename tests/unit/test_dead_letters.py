@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from cloudevents.http import CloudEvent
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adaptml.dead_letters import Message
 from adaptml.runs.dead_letters import DEAD_LETTERS_KEPT, with_dead_letter
@@ -18,7 +20,7 @@ from schemas import layout
 from schemas.layout import DropPath
 from schemas.run import DeadLetter
 from schemas.run_states import RunState
-from schemas.topology import TOPOLOGY
+from schemas.topology import TOPOLOGY, dead_letter_topic, kind_of, published_to, tenant_of, tenant_topic
 from tests.unit.test_protocol import NOW, run
 
 ANY: Any = None
@@ -38,6 +40,9 @@ MANIFEST = DropPath("drops", "acme", "bot", "manifest.yaml")
         ("run-events", {"run_id": "r", "tenant": "acme"}, {}, Named("r", "acme")),
         ("run-commands", {"run_id": "r", "tenant": "acme", "command": "cancel"}, {}, Named("r", "acme")),
         ("run-commands", {"run_id": "r"}, {}, None),
+        ("run-commands.acme", {"run_id": "r", "tenant": "acme", "command": "cancel"}, {}, Named("r", "acme")),
+        ("run-commands.acme", {"run_id": "r", "tenant": "other", "command": "cancel"}, {}, None),
+        ("run-requests.acme", {"request_id": "q", "tenant": "other"}, {}, None),
         (
             "run-requests",
             {"request_id": "q", "tenant": "acme"},
@@ -153,3 +158,22 @@ def test_an_unusable_command_says_so_before_anything_is_looked_up(fields: dict[s
 def test_every_topic_has_a_dead_letter_topic_and_one_function_reads_them_all() -> None:
     assert set(TOPOLOGY.dead_letter_topics.values()) == {*TOPOLOGY.topics, TOPOLOGY.storage_topic}
     assert [name for name, trigger in TOPOLOGY.functions.items() if trigger.dead_letters] == ["undelivered"]
+
+
+@pytest.mark.parametrize("tenant", ["other", "acme.other", "", "ACME"])
+def test_by_a_tenants_own_topic_nothing_can_be_asked_for_another(tenant: str) -> None:
+    request = {"request_id": "r", "tenant": tenant, "manifest_uri": "", "manifest": "a", "dataset_uris": []}
+    command = {"command_id": "c", "tenant": tenant, "run_id": "other-bot-0123456789", "command": "cancel"}
+    with pytest.raises(Unusable):
+        take_request(ANY, json.dumps(request).encode(), only="acme")
+    with pytest.raises(Unusable):
+        take_command(ANY, json.dumps(command).encode(), only="acme")
+
+
+@given(kind=st.sampled_from(TOPOLOGY.tenant_topics), tenant=st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True))
+def test_a_tenants_topics_are_taken_for_nobody_elses(kind: str, tenant: str) -> None:
+    topic = tenant_topic(kind, tenant)
+    assert (kind_of(topic), tenant_of(topic)) == (kind, tenant)
+    assert published_to(dead_letter_topic(topic)) == published_to(topic) == topic
+    assert tenant_of(dead_letter_topic(topic)) == tenant
+    assert topic not in {*TOPOLOGY.topics, *TOPOLOGY.dead_letter_topics}

@@ -29,8 +29,8 @@ from local import provision, wiring
 from schemas import layout
 from schemas.catalogue import CATALOGUE
 from schemas.run_states import RunState
-from schemas.topology import TOPOLOGY
-from tests.terraform.deployment import PROJECT, Resource, deployment
+from schemas.topology import TOPOLOGY, dead_letter_topic, kind_of, tenant_topic
+from tests.terraform.deployment import DEFAULTS, PROJECT, PUBLISHING, Resource, deployment
 from tests.terraform.sources import ROOT
 from trainer import prepare
 from trainer.prepared import MODELS_DIR
@@ -75,11 +75,17 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def _values(*types: str) -> Iterator[dict[str, Any]]:
-    return (resource.values for resource in deployment().resources(*types))
+def _values(*types: str, run: str = DEFAULTS) -> Iterator[dict[str, Any]]:
+    return (resource.values for resource in deployment().resources(*types, run=run))
 
 
-def test_topics_and_their_schemas(recorder: Recorder) -> None:
+CLOUDS = pytest.mark.parametrize(("run", "tenants"), [(DEFAULTS, ""), (PUBLISHING, "acme")])
+"""A plan, and the tenants of the local cloud that it is held against."""
+
+
+@CLOUDS
+def test_topics_and_their_schemas(recorder: Recorder, monkeypatch: pytest.MonkeyPatch, run: str, tenants: str) -> None:
+    monkeypatch.setenv("ADAPTML_LOCAL_TENANTS", tenants)
     provision.topics()
     schemas = {_name(made.name): made for made in recorder.made if hasattr(made, "definition")}
     topics = {_name(made.name): made for made in recorder.made if hasattr(made, "schema_settings")}
@@ -88,7 +94,7 @@ def test_topics_and_their_schemas(recorder: Recorder) -> None:
     }
     real = {
         row["name"]: [(_name(settings["schema"]), settings["encoding"]) for settings in row["schema_settings"]]
-        for row in _values("google_pubsub_topic")
+        for row in _values("google_pubsub_topic", run=run)
     }
     # Eventarc makes the topic of the bucket's notifications itself.
     topics.pop(TOPOLOGY.storage_topic)
@@ -100,7 +106,11 @@ def test_topics_and_their_schemas(recorder: Recorder) -> None:
     }
 
 
-def test_what_calls_functions_and_how_it_delivers(recorder: Recorder) -> None:
+@CLOUDS
+def test_what_calls_functions_and_how_it_delivers(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, run: str, tenants: str
+) -> None:
+    monkeypatch.setenv("ADAPTML_LOCAL_TENANTS", tenants)
     provision.push_subscriptions(wiring.Ports.free())
     here = {}
     for made in recorder.made:
@@ -114,13 +124,13 @@ def test_what_calls_functions_and_how_it_delivers(recorder: Recorder) -> None:
             "max_delivery_attempts": policy.max_delivery_attempts or None,
         }
     here["intake"] = here.pop("storage") | {"topic": None}
-    assert _deliveries() == here
+    assert _deliveries(run) == here
 
 
-def _deliveries() -> dict[str, dict[str, Any]]:
+def _deliveries(run: str = DEFAULTS) -> dict[str, dict[str, Any]]:
     """Trigger → how it delivers."""
     there: dict[str, dict[str, Any]] = {}
-    for resource in deployment().resources("google_eventarc_trigger", "terraform_data"):
+    for resource in deployment().resources("google_eventarc_trigger", "terraform_data", run=run):
         row = there.setdefault(_of_module(resource), {})
         if resource.type == "google_eventarc_trigger":
             transports = resource.values["transport"]
@@ -137,19 +147,23 @@ def _deliveries() -> dict[str, dict[str, Any]]:
 
 
 def _of_module(resource: Resource) -> str:
-    found = re.search(r'\["([\w-]+)"\]', resource.address)
+    found = re.search(r'\["([\w.-]+)"\]', resource.address)
     assert found is not None
     return found[1]
 
 
-def test_each_function_is_called_by_what_the_topology_says() -> None:
+@pytest.mark.parametrize(("run", "tenants"), [(DEFAULTS, []), (PUBLISHING, ["acme"])])
+def test_each_function_is_called_by_what_the_topology_says(run: str, tenants: list[str]) -> None:
     called: dict[str, set[str | None]] = {}
-    for resource in deployment().resources("google_eventarc_trigger"):
+    for resource in deployment().resources("google_eventarc_trigger", run=run):
         [service] = resource.values["destination"][0]["cloud_run_service"]
-        row = _deliveries()[_of_module(resource)]
+        row = _deliveries(run)[_of_module(resource)]
         called.setdefault(service["service"], set()).add(row["topic"])
+    own = [tenant_topic(topic, tenant) for topic in TOPOLOGY.tenant_topics for tenant in tenants]
     assert called == {
-        name: set(TOPOLOGY.dead_letter_topics) if trigger.dead_letters else {trigger.topic}
+        name: {*TOPOLOGY.dead_letter_topics, *map(dead_letter_topic, own)}
+        if trigger.dead_letters
+        else {trigger.topic, *(topic for topic in own if kind_of(topic) == trigger.topic)}
         for name, trigger in TOPOLOGY.functions.items()
     }
 
