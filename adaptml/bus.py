@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from google.cloud import pubsub_v1
 
+from adaptml import tracing
 from schemas.messages import Message
 
 
@@ -18,7 +19,8 @@ class Bus:
 
     def publish(self, topic: str, message: Message, timeout_s: float = 30, **attributes: str) -> None:
         """Raises google.api_core.exceptions.GoogleAPICallError, or TimeoutError."""
-        self.publish_bytes(topic, message.to_bytes(), attributes, timeout_s)
+        with tracing.sending(topic) as carried:
+            self.publish_bytes(topic, message.to_bytes(), attributes | carried, timeout_s)
 
     def publish_bytes(self, topic: str, body: bytes, attributes: Mapping[str, str], timeout_s: float = 30) -> None:
         """A message as it was once before. Raises as `publish` does."""

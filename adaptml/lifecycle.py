@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
+from adaptml import tracing
 from adaptml.protocol import Change
 from adaptml.quota import Wait
 from adaptml.report import rejection_report
@@ -54,9 +56,11 @@ def change(services: Services, run_id: str, decide: Decide, *, points: Points | 
 
 def claim(services: Services, run_id: str) -> Run | Wait | None:
     """Takes a GPU for the run (see `Slots.claim`) and announces what changed; a run that waits says for what."""
+    began = time.time_ns()
     claimed = services.runs.slots.claim(run_id, services.settings.gpu_quota)
     if isinstance(claimed, Run):
-        announce(services, claimed)
+        with tracing.of_run(claimed, "claim", since=began):  # in vain it is tried every minute that a run waits
+            announce(services, claimed)
     elif isinstance(claimed, Wait) and claimed.is_personal:
         services.runs.change(run_id, lambda run: _with_reason(run, claimed.reason))
     return claimed
@@ -79,6 +83,7 @@ def refuse_if_lost(services: Services, run: Run) -> None:
         raise Lost(f"{run.run_id} is not taken in: runs are missing in Firestore; see `adaptml rebuild`")
 
 
+@tracing.on_run("announce")
 def announce(services: Services, run: Run) -> None:
     """Publishes the run's unannounced events, `run-ready` if it waits or has left a GPU to others, renews the files
     beside the drop, and writes the audit trail.

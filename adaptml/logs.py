@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from adaptml import tracing
+
 
 class CloudFormatter(logging.Formatter):
     """Newlines and control characters are escaped by JSON, so that no value can forge a line."""
@@ -20,8 +22,13 @@ class CloudFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line of JSON. What a line is logged with as `extra={"run_id": …}` can be searched by."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        entry = {"time": at, "severity": record.levelname, "message": record.getMessage(), "logger": record.name}
-        entry |= self._fields
+        entry: dict[str, object] = {
+            "time": at,
+            "severity": record.levelname,
+            "message": record.getMessage(),
+            "logger": record.name,
+        }
+        entry |= {**self._fields, **tracing.log_fields()}
         if (run_id := getattr(record, "run_id", None)) is not None:
             entry["run_id"] = run_id
         if record.exc_info:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptml import lifecycle
+from adaptml import lifecycle, tracing
 from adaptml.protocol import succeed
 from adaptml.services import Services
 from schemas import layout
@@ -12,6 +12,7 @@ CHECKSUMS = "SHA256SUMS"
 """Copied last: a version without it is not there yet."""
 
 
+@tracing.on_run("publish version")
 def publish_version(services: Services, run: Run) -> None:
     """Copies what the commit named from its staging folder to its place, and ends the run SUCCEEDED.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,18 +69,26 @@ class Verdict:
         return Counter(found.code for found in self.objections)
 
 
-def check_drop(manifest: Manifest, sources: Sequence[DataSource], tokenizer: ChatTokenizer | None) -> Verdict:
-    """Checks every row, counts tokens, and plans. Nothing is raised for what is wrong."""
+def check_drop(
+    manifest: Manifest,
+    sources: Sequence[DataSource],
+    tokenizer: ChatTokenizer | None,
+    step: Callable[[str], AbstractContextManager[object]] = nullcontext,
+) -> Verdict:
+    """Checks every row, counts tokens, and plans. Nothing is raised for what is wrong. `step` is told what is done."""
     terms = terms_of(manifest)
-    report = check_rows(sources, manifest.dataset, terms)
-    measured = measure(report, terms, manifest.training, tokenizer) if tokenizer is not None else None
+    with step("check rows"):
+        report = check_rows(sources, manifest.dataset, terms)
+    with step("count tokens"):
+        measured = measure(report, terms, manifest.training, tokenizer) if tokenizer is not None else None
     if tokenizer is None and report.examples["train"]:
         report.add(problem("tokens_not_counted", model=manifest.base_model))
     conclude(report, manifest.dataset)
     shown = []
     if tokenizer is not None and report.shape is not None:
         shown = preview(report.samples["train"].first, report.shape, terms, manifest.training, tokenizer)
-    plan = _plan(manifest, report, measured)
+    with step("plan"):
+        plan = _plan(manifest, report, measured)
     for warning in cautions(manifest, plan) if plan else ():
         report.add(warning)
     return Verdict(manifest, report, measured, plan, objections(manifest, plan) if plan else [], shown)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from adaptml import lifecycle, protocol
+from adaptml import lifecycle, protocol, tracing
 from adaptml.services import Services
 from functions.dead_letters import FOREIGN, Unusable
 from functions.intake import advance, begin
@@ -21,9 +21,11 @@ def cancel_drop(services: Services, dropped: DropPath, written_at: datetime) -> 
     """A file CANCEL was written: ends what was asked for in its folder before it."""
     for run in services.runs.queries.of_folder(dropped.tenant, dropped.folder, *ACTIVE_STATES):
         if run.source.asked_at is None or run.source.asked_at <= written_at:
-            lifecycle.change(services, run.run_id, protocol.request_cancel)
+            with tracing.of_run(run, "take in CANCEL"):
+                lifecycle.change(services, run.run_id, protocol.request_cancel)
 
 
+@tracing.step("take in RESUME")
 def resume_drop(services: Services, dropped: DropPath, generation: int, written_at: datetime) -> None:
     """A file RESUME was written: takes up the last run of its folder."""
     identity = (dropped.bucket, f"{dropped.prefix}{dropped.file}", str(generation))
@@ -36,6 +38,7 @@ def resume_drop(services: Services, dropped: DropPath, generation: int, written_
     _resume(services, run_id, dropped.tenant, dropped.folder, source, last, written_at)
 
 
+@tracing.step("take in command")
 def take_command(services: Services, body: bytes, *, only: str | None = None) -> None:
     """Does what a message asks for, where it came by a tenant's own topic for that tenant only.
 
@@ -50,6 +53,7 @@ def take_command(services: Services, body: bytes, *, only: str | None = None) ->
     run = services.runs.find(command.run_id) if layout.is_run_id(command.run_id) else None
     if run is None or run.tenant != command.tenant:
         raise Unusable("the tenant has no such run")
+    tracing.link(run)
     match command.command:
         case "cancel":
             lifecycle.change(services, run.run_id, protocol.request_cancel)
@@ -63,6 +67,8 @@ def take_command(services: Services, body: bytes, *, only: str | None = None) ->
 def _resume(
     services: Services, run_id: str, tenant: str, folder: str, source: Source, last: Run | None, asked_at: datetime
 ) -> None:
+    if last is not None:
+        tracing.link(last)
     now = services.now()
     resumed = Run(
         run_id=run_id,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 from pydantic import ValidationError
 
+from adaptml import tracing
 from adaptml.clock import utc_now
 from adaptml.dead_letters import Message, note
 from adaptml.services import Services
@@ -47,6 +48,7 @@ def noting(services: Services, message: Message) -> Iterator[None]:
         note(services, message, run_id, f"refused: {unusable}")
 
 
+@tracing.step("take in dead letter")
 def take(services: Services, message: Message) -> None:
     """Notes a message of a dead-letter topic on the run that it names."""
     run_id, run = _run(services, message)

@@ -6,7 +6,7 @@ import logging
 
 from google.api_core.exceptions import GoogleAPICallError, InvalidArgument, NotFound, PermissionDenied, RetryError
 
-from adaptml import lifecycle, protocol, quota
+from adaptml import lifecycle, protocol, quota, tracing
 from adaptml.quota import Wait
 from adaptml.runs.documents import UnknownRun
 from adaptml.services import Services
@@ -50,6 +50,7 @@ def _claim_next(services: Services, accelerator: str) -> Run | None:
     return None
 
 
+@tracing.on_run("start job")
 def start(services: Services, run: Run) -> None:
     """Starts the job for a run that holds a GPU."""
     epoch = run.epoch

@@ -15,7 +15,7 @@ from typing import Any
 
 from google.api_core.exceptions import NotFound
 
-from adaptml import lifecycle
+from adaptml import lifecycle, tracing
 from adaptml.dataset.check import DataSource
 from adaptml.dataset.source import Readable
 from adaptml.objects import ObjectGone, ObjectStore
@@ -43,6 +43,7 @@ COPIED_BYTES_PER_S = 5_000_000
 """A slow upload."""
 
 
+@tracing.step("take in drop")
 def take_manifest(services: Services, dropped: DropPath, generation: int, written_at: datetime) -> None:
     """A manifest landed in the drops bucket."""
     advance(services, begin(services, run_of_drop(dropped, generation, written_at, services.now())))
@@ -51,7 +52,8 @@ def take_manifest(services: Services, dropped: DropPath, generation: int, writte
 def take_data(services: Services, dropped: DropPath) -> None:
     """Some other file landed beside a drop."""
     for run in services.runs.queries.awaiting_data(dropped.tenant, dropped.folder):
-        advance(services, run)
+        with tracing.of_run(run, "take in data"):
+            advance(services, run)
 
 
 def run_of_drop(dropped: DropPath, generation: int, written_at: datetime, now: datetime) -> Run:
@@ -73,9 +75,11 @@ def run_of_drop(dropped: DropPath, generation: int, written_at: datetime, now: d
 
 def begin(services: Services, run: Run) -> Run:
     """Creates the run, or finds the one that the same cause created before and finishes what it left unannounced."""
+    run = tracing.begun(run)
     if lifecycle.create(services, run):
         return run
     present = services.runs.get(run.run_id)
+    tracing.link(present)
     if present.outbox_pending:
         lifecycle.announce(services, present)
     return present
@@ -116,6 +120,7 @@ def reject(services: Services, run: Run, problems: list[Problem]) -> None:
     lifecycle.change(services, run.run_id, lambda r: refused if r.state is RunState.RECEIVED else None)
 
 
+@tracing.on_run("take up")
 def _take_up(services: Services, run: Run) -> Change:
     """The manifest, the pinned data and the last checkpoint of the run that this one resumes."""
     last = services.runs.find(run.source.resumes) if run.source.resumes else None
@@ -148,6 +153,7 @@ def _beside(run: Run, file: str) -> str:
     return layout.drop_prefix(run.tenant, run.folder or run.name) + file
 
 
+@tracing.on_run("read manifest")
 def _read_manifest(services: Services, run: Run) -> Change | None:
     if _is_called_off(services, run):
         return cancel(run)
@@ -198,6 +204,7 @@ def _look_for_data(services: Services, run: Run) -> Change | None:
     return _with_data(services, run, run.manifest)
 
 
+@tracing.on_run("pin data")
 def _with_data(services: Services, run: Run, manifest: Manifest) -> Change | None:
     """Pins what is there. A file once pinned stays pinned, whatever is uploaded over it. None: still waiting."""
     now = services.now()
@@ -267,12 +274,14 @@ def _settled_at(services: Services, run: Run, stale: list[DataFile]) -> datetime
     return run.created_at + timedelta(seconds=services.settings.settle_s + copying_s)
 
 
+@tracing.on_run("validate")
 def _validate(services: Services, run: Run) -> Change:
     manifest = run.manifest
     if manifest is None:
         raise ValueError(f"{run.run_id} is to be validated without a manifest")
     tokenizer = _tokenizers(services.objects, services.settings.models_bucket)(CATALOGUE[manifest.base_model])
-    verdict = check_drop(manifest, [_source(services, run, file) for file in run.dataset.files], tokenizer)
+    sources = [_source(services, run, file) for file in run.dataset.files]
+    verdict = check_drop(manifest, sources, tokenizer, step=tracing.span)
     report = verdict.report
     generation = _write_report(services, run, validation_report(verdict))
     lifecycle.put_beside_drop(services, run, layout.PREVIEW, to_lines(verdict.preview), "application/jsonl")

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
 from datetime import datetime
 
 import functions_framework
 from cloudevents.http import CloudEvent
 
-from adaptml import logs
+from adaptml import logs, tracing
 from adaptml.services import Services
 from functions import bucket_events, dead_letters, dispatcher, reconciler, run_requests
 from functions import commands as run_commands
 from functions.bucket_events import Landed
-from functions.events import pubsub_data, pubsub_message
+from functions.events import pubsub_data, pubsub_message, traced
 from schemas.layout import DropPath
 from schemas.messages import RunReady
 from schemas.topology import tenant_of
 
 logs.configure()
+tracing.configure(os.environ.get("FUNCTION_TARGET", "functions"))
 log = logging.getLogger(__name__)
 
 
 @functions_framework.cloud_event
+@traced
 def intake(event: CloudEvent) -> None:
     """An object of the drops bucket was finalized."""
     data = event.data
@@ -33,6 +36,7 @@ def intake(event: CloudEvent) -> None:
 
 
 @functions_framework.cloud_event
+@traced
 def requests(event: CloudEvent) -> None:
     """Another system asks for a run."""
     services, message = Services.from_env(), pubsub_message(event)
@@ -41,6 +45,7 @@ def requests(event: CloudEvent) -> None:
 
 
 @functions_framework.cloud_event
+@traced
 def commands(event: CloudEvent) -> None:
     """Another system ends a run or takes one up again."""
     services, message = Services.from_env(), pubsub_message(event)
@@ -49,6 +54,7 @@ def commands(event: CloudEvent) -> None:
 
 
 @functions_framework.cloud_event
+@traced
 def dispatch(event: CloudEvent) -> None:
     """A run waits for a GPU, or one became free."""
     ready = RunReady.model_validate_json(pubsub_data(event))
@@ -57,12 +63,14 @@ def dispatch(event: CloudEvent) -> None:
 
 
 @functions_framework.cloud_event
+@traced
 def reconcile(event: CloudEvent) -> None:
     """The scheduler ticked, or an execution ended."""
     reconciler.reconcile(Services.from_env(), reconciler.Wakeup.parse(pubsub_data(event)))
 
 
 @functions_framework.cloud_event
+@traced
 def undelivered(event: CloudEvent) -> None:
     """A message was given up: it is on a dead-letter topic."""
     dead_letters.take(Services.from_env(), pubsub_message(event))

@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from adaptml import lifecycle, protocol, quota
+from adaptml import lifecycle, protocol, quota, tracing
 from adaptml.jobs import Execution, ExecutionState
 from adaptml.protocol import Change
 from adaptml.publishing import publish_version
@@ -174,7 +174,8 @@ def _help(services: Services, run: Run) -> None:
     step = next_step(run, _execution_of(services, run), services.now(), services.settings)
     if step != Nothing():
         log.info("run %s (%s, epoch %d): %s", run.run_id, run.state, run.epoch, type(step).__name__)
-        _take(services, run, step)
+        with tracing.of_run(run, f"reconcile {type(step).__name__}"):
+            _take(services, run, step)
 
 
 def free_lost_slots(services: Services, attempts: set[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from adaptml import tracing
 from adaptml.services import Services
 from functions.dead_letters import FOREIGN, Unusable
 from functions.intake import advance, begin, reject
@@ -17,6 +18,7 @@ from schemas.run import Run, Source
 from schemas.run_states import RunState
 
 
+@tracing.step("take in request")
 def take_request(services: Services, body: bytes, *, only: str | None = None) -> None:
     """Starts the run that a message asks for, where it came by a tenant's own topic for that tenant only.
 

@@ -1,4 +1,4 @@
-"""`python -m local up | down | status | demo | serve`."""
+"""`python -m local up | down | status | trace | demo | serve`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("down", help="stop it")
     commands.add_parser("status", help="say what runs")
     commands.add_parser("serve", help="run it in the foreground")
+    trace = commands.add_parser("trace", help="show what became of a run, step by step")
+    trace.add_argument("run", help="the run's id")
     demo = commands.add_parser("demo", help="copy the demo drop in and follow its run to an adapter")
     demo.add_argument("--keep", action="store_true", help="leave the cloud running that the demo started")
     options = parser.parse_args(arguments)
@@ -28,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return cloud.down()
             case "status":
                 return cloud.status()
+            case "trace":
+                return show_trace(options.run)
             case "demo":
                 from local.demo import demo as run_demo  # rich and the Google clients are not needed to go down
 
@@ -41,6 +45,20 @@ def main(arguments: list[str] | None = None) -> int:
     except AlreadyRunning:
         print("the local cloud of this checkout runs already", file=sys.stderr)
         return 1
+
+
+def show_trace(run_id: str) -> int:
+    """Prints the tree of the run's trace; 1 where there is none."""
+    from rich.console import Console
+
+    from local import paths, trace
+
+    steps = trace.of_run(trace.read(paths.TRACES), run_id)
+    if not steps:
+        print(f"{paths.TRACES} has no trace of {run_id}", file=sys.stderr)
+        return 1
+    trace.show(steps, Console(highlight=False))
+    return 0
 
 
 if __name__ == "__main__":

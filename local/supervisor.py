@@ -17,6 +17,7 @@ from pathlib import Path
 
 from google.api_core.exceptions import GoogleAPICallError
 
+from adaptml import tracing
 from adaptml.settings import Settings
 from local import paths, provision
 from local.parts import Part, emulators, routers, servers
@@ -79,6 +80,7 @@ class Supervisor:
         environment = client_environment(ports, paths.HOME)
         os.environ.update(environment)
         os.environ.setdefault("ADAPTML_GPU_QUOTA", "1")  # one training at a time is what a laptop can do
+        os.environ.setdefault(tracing.DESTINATION, f"file:{paths.TRACES}")
         settings = Settings.from_env()
         (paths.HOME / "boto").write_text(boto_file(ports, paths.HOME), "utf-8")
 

@@ -318,6 +318,10 @@ class Run(Part):
     finished_at: datetime | None = None
     data_deadline: datetime | None = None
 
+    traceparent: str = ""
+    """The span that took the run in, as W3C writes it: all that is done for the run is in its trace. "" where nothing
+    was traced."""
+
     dead_letters: list[DeadLetter] = []
     """The last messages about the run that no function took."""
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from tempfile import mkdtemp
 
-from adaptml import logs
+from adaptml import logs, tracing
 from adaptml.services import Services
 from schemas.errors import Refused, problem
 from schemas.run import Checkpoint, Metrics, Progress
@@ -65,9 +65,12 @@ def train(attempt: Attempt) -> None:
 
 if __name__ == "__main__":
     logs.configure()
+    tracing.configure("trainer")
     services = crashing("trainer", Services.from_env())
     planned = services.runs.get(os.environ["RUN_ID"])
     if planned.manifest and planned.manifest.labels.get("fault") == "die-first":
         die()
-    begun = Attempt.begin(services, os.environ)
-    sys.exit(begun.carry_out(train) if begun else 0)
+    with tracing.call():
+        begun = Attempt.begin(services, os.environ)
+        status = begun.carry_out(train) if begun else 0
+    sys.exit(status)

@@ -12,7 +12,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from adaptml import logs
+from adaptml import logs, tracing
 from adaptml.jobs import RUN_ID
 from adaptml.services import Services
 from trainer import BEGAN
@@ -23,11 +23,15 @@ from trainer.train import train
 
 def carry_out(attempt: Attempt) -> None:
     """Brings the base model from the models bucket, unless the machine has it, and trains."""
-    bring(attempt)
+    with tracing.span("bring base model"):
+        bring(attempt)
     train(attempt)
 
 
 if __name__ == "__main__":
     logs.configure(run_id=os.environ[RUN_ID])
-    attempt = Attempt.begin(Services.from_env(), os.environ, BEGAN)
-    sys.exit(attempt.carry_out(carry_out) if attempt is not None else 0)
+    tracing.configure("trainer")
+    with tracing.call():
+        attempt = Attempt.begin(Services.from_env(), os.environ, BEGAN)
+        status = attempt.carry_out(carry_out) if attempt is not None else 0
+    sys.exit(status)

@@ -7,13 +7,13 @@ import logging
 import signal
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
-from adaptml import lifecycle, protocol
+from adaptml import lifecycle, protocol, tracing
 from adaptml.jobs import RUN_EPOCH, RUN_ID
 from adaptml.objects import ObjectGone
 from adaptml.planning.attempts import leave_before_s
@@ -97,6 +97,10 @@ class Attempt:
 
     def carry_out(self, train: Callable[[Attempt], None]) -> int:
         """Runs the training and ends the run as it must; returns the exit status."""
+        with tracing.of_run(self.run, "attempt"):
+            return self._carry_out(train)
+
+    def _carry_out(self, train: Callable[[Attempt], None]) -> int:
         signal.signal(signal.SIGTERM, self._on_sigterm)
         unwatch = self.services.runs.watch(self.run.run_id, self._see)
         try:
@@ -108,12 +112,14 @@ class Attempt:
             log.info("leaving %s: %s", self.run.run_id, ended)
             return 0
         except Refused as refused:
+            tracing.failed(refused)
             for found in refused.problems[:10]:
                 log.error("%s [%s]", found.message, found.code)
             problems = refused.problems
             self._end(lambda r: _failed(r, self.owner, problems))
             return 0
         except Exception as error:
+            tracing.failed(error)
             cause = describe(error)
             log.error("attempt %d of %s ended: %s", self.run.attempt, self.run.run_id, cause)
             self._end(lambda r: _crashed(r, self.owner, cause))
@@ -209,15 +215,20 @@ class Attempt:
         A file of many GB takes longer than an attempt may be silent. An upload that goes on after the attempt was told
         to stop writes below a prefix that nobody else writes to or reads. Raises Fenced and Stopped.
         """
+        with tracing.span("upload"):
+            self._upload(folder, sha256)
+        size = sum((folder / name).stat().st_size for name in sha256)
+        staged = Artifacts(version=0, staged=self.staging, size_bytes=size, sha256=sha256)
+        with tracing.span("commit"):
+            self.run = self.services.runs.versions.commit(self.run.run_id, self.owner, staged, metrics)
+        publish_version(self.services, self.run)
+
+    def _upload(self, folder: Path, names: Iterable[str]) -> None:
         objects, bucket = self.services.objects, self.services.settings.artifacts_bucket
-        for name in sha256:
+        for name in names:
             upload = functools.partial(objects.upload_new, bucket, self.staging + name, folder / name)
             meanwhile(upload, self.alive)
             self.alive()
-        size = sum((folder / name).stat().st_size for name in sha256)
-        staged = Artifacts(version=0, staged=self.staging, size_bytes=size, sha256=sha256)
-        self.run = self.services.runs.versions.commit(self.run.run_id, self.owner, staged, metrics)
-        publish_version(self.services, self.run)
 
     def _flush_points(self, progress: Progress) -> None:
         points, self._points = self._points, []

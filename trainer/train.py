@@ -6,6 +6,7 @@ import logging
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from transformers import get_scheduler
 
+from adaptml import tracing
 from adaptml.planning.estimate import batch_size
 from schemas.catalogue import CATALOGUE
 from schemas.run import Progress
@@ -38,23 +40,27 @@ def train(attempt: Attempt) -> None:
     an adapter, Fenced and Stopped from the attempt.
     """
     try:
-        _train(attempt)
+        with tracing.phases() as phase:
+            _train(attempt, phase)
     except torch.OutOfMemoryError as error:  # where there is nothing to halve; another attempt would come as far
         raise out_of_memory(attempt.manifest) from error
 
 
-def _train(attempt: Attempt) -> None:
+def _train(attempt: Attempt, phase: Callable[[str], None]) -> None:
     manifest, settings = attempt.manifest, attempt.manifest.training
     row = CATALOGUE[manifest.base_model]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = time.monotonic()
 
+    phase("prepare")
     # Model and data, side by side: the one takes disk and GPU, the other the network and the cores
     folder = Path(tempfile.mkdtemp(prefix="adaptml-"))
     chat = chat_tokenizer(row)
     with ThreadPoolExecutor(1, "base-model") as beside:
-        loading = beside.submit(load_base, row, quantise=manifest.method == "qlora", device=device)
-        examples, held_out = data.load(attempt, chat, folder)
+        load = tracing.beside("load model", load_base)
+        loading = beside.submit(load, row, quantise=manifest.method == "qlora", device=device)
+        with tracing.span("tokenise"):
+            examples, held_out = data.load(attempt, chat, folder)
         log.info("data is tokenised")
         while not wait([loading], LOOK_EVERY_S).done:
             attempt.alive()
@@ -80,6 +86,7 @@ def _train(attempt: Attempt) -> None:
     checkpoints = Checkpoints(attempt, fingerprint(manifest, row, examples, held_out))
     done = checkpoints.go_on(model, optimizer, scheduler)
     if done is None:
+        phase("evaluate before")
         done = Position(before=evaluate.measure(model, held_out, device, alive=attempt.alive))
         if settings.early_stopping is not None:
             done.patience = evaluate.Patience(settings.early_stopping.patience)
@@ -114,6 +121,7 @@ def _train(attempt: Attempt) -> None:
                 keep_best(model, done)
             done.is_over = patience.is_used_up
 
+    phase("train")
     progress = Progress(step=done.step, total_steps=total_steps, epoch=done.step / steps_per_epoch, loss=done.loss)
     summary = attempt.run.dataset.model_copy(update={"tokens": epoch_tokens})
     where = f"training on {device.type}" + (f", from step {done.step}" if done.step else "")
@@ -182,6 +190,7 @@ def _train(attempt: Attempt) -> None:
     log.info("training is done")
 
     # Evaluation, of just what will be saved: the last adapter, or with early stopping the best, rounded to bf16
+    phase("evaluate")
     attempt.enter(RunState.EVALUATING, "measuring on held-out data", progress=progress)
     if done.patience is not None and not done.is_over:
         measure_to_stop(done.patience)
@@ -197,12 +206,14 @@ def _train(attempt: Attempt) -> None:
     log.info("evaluation is done")
 
     # Exports
+    phase("export")
     artifacts.write(folder, model, tokenizer)
     export.release(model)
     probe = [token for example in held_out or examples for token in example.ids]
     delivered = export.deliver(manifest, row, folder, tokenizer, probe, held_out_loss, device, attempt.alive)
 
     # Artifacts
+    phase("deliver")
     metrics = evaluate.metrics(done.before, after, train_loss=done.loss, saved_step=saved_step)
     seconds = earlier_s + time.monotonic() - started
     attempt.fetch_report(folder)
