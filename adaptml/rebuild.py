@@ -27,6 +27,7 @@ from adaptml.runs.outbox import audit_event
 from adaptml.runs.versions import VersionClaim
 from adaptml.services import Services
 from schemas import layout
+from schemas.adapter import AdapterState
 from schemas.run import Artifacts, AuditEntry, Event, Metrics, Pins, Run
 from schemas.run_states import RunState
 
@@ -58,6 +59,7 @@ class Plan:
     existing: set[str]
     """Ids of runs that are stored; nothing of them is written."""
     unreadable: list[str]
+    aliases: list[AdapterState] = field(default_factory=list)
     """Objects of the audit trail that say nothing."""
 
     @property
@@ -152,6 +154,8 @@ def plan(services: Services) -> Plan:
     histories = [_with_epoch(one, dispatched[one.run.run_id]) for one in found]
     folders = _Folders.scan(services.objects, services.settings.artifacts_bucket)
     versions = _claims(folders, histories)
+    aliases = [state for name in folders.aliases if (state := _aliases(folders, name)) is not None]
+    unreadable += [name for name in folders.aliases if name not in {_file_of(state) for state in aliases}]
     completed = [_completed(folders, versions, one) for one in histories]
     return Plan(
         runs=completed,
@@ -159,6 +163,7 @@ def plan(services: Services) -> Plan:
         pins=pins_of([one.run for one in completed]),
         existing=services.runs.existing([one.run.run_id for one in completed]),
         unreadable=unreadable,
+        aliases=aliases,
     )
 
 
@@ -170,6 +175,8 @@ def write(services: Services, found: Plan) -> Iterator[tuple[Run, bool]]:
     """
     for (tenant, name), versions in found.versions.items():
         services.runs.versions.restore(tenant, name, versions)
+    for state in found.aliases:
+        services.runs.adapters.restore(state)
     for (tenant, folder), pins in found.pins.items():
         services.runs.pins.restore(tenant, folder, pins)
     for tenant, spent in found.spent_usd.items():
@@ -218,12 +225,15 @@ class _Folders:
     versions: dict[Adapter, dict[int, Files]]
     staged: dict[tuple[str, int, int], Files]
     """(run id, epoch, task attempt) → what one execution uploaded."""
+    aliases: list[str]
+    """Names of the files that say what an adapter's aliases point at."""
 
     @classmethod
     def scan(cls, objects: ObjectStore, bucket: str) -> _Folders:
         """Looks at the whole bucket."""
         versions: dict[Adapter, dict[int, Files]] = defaultdict(lambda: defaultdict(dict))
         staged: dict[tuple[str, int, int], Files] = defaultdict(dict)
+        aliases: list[str] = []
         for item in objects.list(bucket):
             if (version := layout.parse_version(item.name)) is not None:
                 tenant, name, number, file = version
@@ -231,7 +241,9 @@ class _Folders:
             elif (upload := layout.parse_staged(item.name)) is not None:
                 run_id, epoch, task_attempt, file = upload
                 staged[run_id, epoch, task_attempt][file] = item
-        return cls(objects, bucket, versions, staged)
+            elif layout.parse_aliases(item.name) is not None:
+                aliases.append(item.name)
+        return cls(objects, bucket, versions, staged, aliases)
 
     def checksums(self, files: Files) -> dict[str, str] | None:
         """Name → SHA-256 of all files, where the folder is whole."""
@@ -252,6 +264,19 @@ class _Folders:
         except (ObjectGone, ValueError):
             return {}
         return document if isinstance(document, dict) else {}
+
+
+def _aliases(folders: _Folders, name: str) -> AdapterState | None:
+    """What the file says, if it is of the adapter in whose folder it lies."""
+    try:
+        state = AdapterState.model_validate_json(folders.objects.read(folders.bucket, name))
+    except (ObjectGone, ValidationError):
+        return None
+    return state if _file_of(state) == name else None
+
+
+def _file_of(state: AdapterState) -> str:
+    return layout.aliases_object(state.adapter.tenant, state.adapter.name)
 
 
 def _claims(folders: _Folders, histories: Sequence[History]) -> dict[Adapter, dict[int, VersionClaim | None]]:

@@ -134,6 +134,7 @@ _AREAS = {
     "data": "The data",
     "plan": "The plan: memory, time, cost",
     "run": "The run",
+    "adapter": "Versions and aliases of adapters",
     "models": "Preparing base models",
 }
 

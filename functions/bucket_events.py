@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from adaptml.services import Services
-from functions import commands, intake
+from functions import commands, intake, promotions
 from schemas.layout import DropPath, ObjectRole
 
 
@@ -32,5 +32,7 @@ def take(services: Services, landed: Landed) -> None:
             commands.cancel_drop(services, path, landed.written_at)
         case ObjectRole.RESUME:
             commands.resume_drop(services, path, landed.generation, landed.written_at)
+        case ObjectRole.PROMOTE | ObjectRole.ROLLBACK:
+            promotions.take(services, path, landed.generation, landed.written_at)
         case ObjectRole.IGNORED:
             return

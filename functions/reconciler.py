@@ -200,7 +200,7 @@ def sweep_drops(services: Services) -> None:
         if one.path.role is ObjectRole.MANIFEST
     }
     lost = [manifests[run_id] for run_id in manifests.keys() - services.runs.existing(list(manifests))]
-    commands = [one for one in landed if one.path.role in {ObjectRole.CANCEL, ObjectRole.RESUME}]
+    commands = [one for one in landed if one.path.role in layout.COMMANDS.values()]
     for one in (*lost, *commands):
         try:
             bucket_events.take(services, one)

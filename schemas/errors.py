@@ -194,6 +194,43 @@ CODES: dict[str, Code] = {
         "{uri} lies outside the tenant's folder in the drops bucket",
         "Name objects as gs://DROPS/{tenant}/….",
     ),
+    # Aliases of adapters
+    "unknown_adapter": _code(
+        "adapter",
+        "there is no adapter {adapter} yet",
+        "An adapter is there once a run of that name has committed its first version; `adaptml adapters` lists them.",
+    ),
+    "unknown_version": _code(
+        "adapter",
+        "{adapter} has no version or alias {named}",
+        "Name a version (v3) or an alias. There are: {known}.",
+    ),
+    "version_not_ready": _code(
+        "adapter",
+        "{version} of {adapter} cannot be read: its run has not published all files",
+        "Wait until the run has SUCCEEDED.",
+    ),
+    "not_promotable": _code(
+        "adapter",
+        "{version} of {adapter} may not be promoted: {why}",
+        "Promote a version that passed the gate of its manifest, or change `evaluation` there and train again.",
+    ),
+    "bad_alias": _code(
+        "adapter",
+        "{alias} cannot be an alias",
+        "Use 1 to 31 lower-case letters, digits and hyphens, a letter first. `latest` always is the newest version "
+        "that passed its gate and is not moved by hand; v3 is a version.",
+    ),
+    "nothing_to_roll_back": _code(
+        "adapter",
+        "{alias} of {adapter} cannot be rolled back: {where}",
+        "Promote the version that you want.",
+    ),
+    "bad_alias_command": _code(
+        "adapter",
+        "what it says is neither an alias nor a version",
+        "PROMOTE holds an alias and a version, either or none: `prod v3`. ROLLBACK holds an alias or nothing.",
+    ),
     # Data files
     "data_missing": _data(
         "after {waited} these files had not arrived: {files}",

@@ -14,18 +14,23 @@ STATUS = "STATUS.json"
 REJECTED = "REJECTED.md"
 REPORT = "validation-report.json"
 PREVIEW = "preview.jsonl"
-OUR_FILES = frozenset({STATUS, REJECTED, REPORT, PREVIEW})
+ALIASES = "ALIASES.json"
+"""Beside a drop: what became of PROMOTE or ROLLBACK. In the artifacts bucket: where an adapter's aliases point."""
+OUR_FILES = frozenset({STATUS, REJECTED, REPORT, PREVIEW, ALIASES})
 """What AdaptML writes beside a drop; these objects fire events too and must never start anything."""
 
 CANCEL, RESUME = "CANCEL", "RESUME"
 """Files that a user puts beside a drop to end its runs, or to take the last one up again. Their content is not read."""
 
-COMMITTING = f"**/{{{','.join((*MANIFEST_NAMES, CANCEL, RESUME))}}}"
+PROMOTE, ROLLBACK = "PROMOTE", "ROLLBACK"
+"""Files that move an alias of the drop's adapter. They may name it, and PROMOTE a version: `prod v3`."""
+
+COMMITTING = f"**/{{{','.join((*MANIFEST_NAMES, CANCEL, RESUME, PROMOTE, ROLLBACK))}}}"
 """A glob, as Cloud Storage's listing knows it, for the files that ask for something by themselves."""
 
 DEFAULTS = "_defaults.yaml"
 """A tenant's own defaults, in the tenant's folder; in no drop's folder, so that its event starts nothing."""
-RESERVED = frozenset({*MANIFEST_NAMES, *OUR_FILES, DEFAULTS, CANCEL, RESUME})
+RESERVED = frozenset({*MANIFEST_NAMES, *OUR_FILES, DEFAULTS, CANCEL, RESUME, PROMOTE, ROLLBACK})
 """What a data file cannot be called."""
 
 _PARALLEL_PARTS = "gcloud/tmp/parallel_composite_uploads/"
@@ -39,10 +44,17 @@ class ObjectRole(enum.Enum):
     DATA = "data"
     CANCEL = "cancel"
     RESUME = "resume"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
     IGNORED = "ignored"
 
 
-COMMANDS = {CANCEL: ObjectRole.CANCEL, RESUME: ObjectRole.RESUME}
+COMMANDS = {
+    CANCEL: ObjectRole.CANCEL,
+    RESUME: ObjectRole.RESUME,
+    PROMOTE: ObjectRole.PROMOTE,
+    ROLLBACK: ObjectRole.ROLLBACK,
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,17 @@ def slug(text: str, limit: int = 48) -> str:
 def version_prefix(tenant: str, name: str, version: int) -> str:
     """Where version N of an adapter lies in the artifacts bucket, with the closing slash."""
     return f"{tenant}/{name}/v{version}/"
+
+
+def aliases_object(tenant: str, name: str) -> str:
+    """Where it stands in the artifacts bucket what an adapter's aliases point at."""
+    return f"{tenant}/{name}/{ALIASES}"
+
+
+def parse_aliases(name: str) -> tuple[str, str] | None:
+    """(tenant, adapter) of such an object."""
+    match = re.fullmatch(rf"([^/]+)/([^/]+)/{re.escape(ALIASES)}", name)
+    return (match[1], match[2]) if match else None
 
 
 def staged_by(tenant: str, name: str, run: str) -> str:

@@ -31,6 +31,7 @@ locals {
 
   announcing = setsubtract(concat(local.functions, ["trainer"]), ["undelivered"])
   taking_in  = ["intake", "requests", "commands", "reconcile"]
+  promoting  = ["intake", "reconcile"]
   noting     = ["requests", "commands", "undelivered"]
   starting   = ["dispatch", "reconcile"]
 
@@ -58,6 +59,10 @@ locals {
       { part = part, kind = "bucket", on = "models", role = "roles/storage.objectViewer", why = "reads tokenizers, to count tokens" },
     ]],
 
+    [for part in local.promoting :
+      { part = part, kind = "bucket", on = "drops", suffixes = ["ALIASES.json"], role = local.writer, why = "answers to PROMOTE and ROLLBACK beside a drop" }
+    ],
+
     [for part in local.noting :
       { part = part, kind = "bucket", on = "artifacts", prefixes = ["_dead-letters/"], role = local.writer, why = "keeps a message that can never be done, once more if it is called again" }
     ],
@@ -65,6 +70,9 @@ locals {
     [for part in local.starting :
       { part = part, kind = "job", on = "trainer", role = local.starter, why = "starts the job with a run's id and epoch (run.jobs.runWithOverrides), that one job" }
     ],
+
+    # The reconciler, which finds a PROMOTE whose event was lost, may write there anyway.
+    { part = "intake", kind = "bucket", on = "artifacts", suffixes = ["ALIASES.json"], role = local.writer, why = "says what the aliases of an adapter point at" },
 
     # Who may not list is told of a missing object that it may not be read, not that it is missing.
     { part = "dispatch", kind = "bucket", on = "drops", role = local.lister, why = "finds out that no status lies beside a drop yet" },

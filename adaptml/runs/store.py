@@ -12,6 +12,7 @@ from google.cloud import firestore
 from adaptml import quota
 from adaptml.clock import utc_now
 from adaptml.runs import curve
+from adaptml.runs.adapters import AdapterStore
 from adaptml.runs.changes import Changes, Decide
 from adaptml.runs.curve import Points
 from adaptml.runs.dead_letters import DeadLetterStore
@@ -33,6 +34,7 @@ class RunStore:
         self.ledger = LedgerStore(self._documents)
         self._changes = Changes(self._documents, self.ledger)
         self.slots = Slots(self._documents, self.ledger, self._changes)
+        self.adapters = AdapterStore(self._documents)
         self.versions = VersionStore(self._documents, self._changes)
         self.outbox = Outbox(self._documents)
         self.pins = PinStore(self._documents)

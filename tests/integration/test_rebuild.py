@@ -12,7 +12,10 @@ import pytest
 import requests
 from google.cloud import firestore
 
+from adaptml import adapters
 from adaptml.rebuild import plan
+from schemas import layout
+from schemas.adapter import Adapter, Move
 from schemas.run import Run
 from schemas.run_states import RunState
 from tests.apart import cloud_apart
@@ -66,7 +69,13 @@ def rebuild(cloud: TestCloud, *options: str) -> tuple[int, str]:
 
 
 def versions(cloud: TestCloud, name: str) -> set[str]:
-    return {file.partition("/")[0] for file in cloud.names(f"acme/{name}/") if not file.startswith(".")}
+    return {file.partition("/")[0] for file in cloud.names(f"acme/{name}/") if file.startswith("v")}
+
+
+def _aliases(cloud: TestCloud, moved: int) -> tuple[Adapter, list[Move]] | None:
+    """The adapter `done`, once its aliases were moved so often."""
+    shown = adapters.show(cloud.services, "acme", "done")
+    return (shown.adapter, shown.moves) if len(shown.moves) == moved else None
 
 
 def settled(cloud: TestCloud, run_id: str) -> Run:
@@ -85,6 +94,10 @@ def test_runs_come_back_as_they_were_and_open_ones_reach_their_ends(cloud: TestC
     for run_id in ended:
         assert cloud.wait(run_id).state.is_final
         settled(cloud, run_id)
+    cloud.put("acme/done/PROMOTE", "v1")
+    eventually(lambda: cloud.read(f"acme/done/{layout.ALIASES}", ARTIFACTS))
+    cloud.put("acme/done/PROMOTE", "v2")
+    aliases = eventually(lambda: _aliases(cloud, moved=2))
     firestore.Client(project=PROJECT).collection("tenants").document("acme").update({"limits.max_running": 3})
 
     with cloud.frozen("reconcile"):
@@ -132,6 +145,7 @@ def test_runs_come_back_as_they_were_and_open_ones_reach_their_ends(cloud: TestC
         for number in range(1, last_version + 1):
             path = f"adapters/acme~{name}/versions/v{number}"
             assert after[path]["run_id"] == before[path]["run_id"]
+    assert _aliases(cloud, moved=2) == aliases
     for path in (p for p in before if p.startswith("drops/")):
         assert after[path] == before[path]
     assert "limits" not in after["tenants/acme"]  # what nobody can know

@@ -190,7 +190,7 @@ def _checked(check: Callable[..., Verdict]) -> Callable[..., Verdict]:
     """The same bytes under the same manifest have the same verdict, whatever the adapter is called."""
     known: dict[tuple[Any, ...], Verdict] = {}
 
-    def checked(manifest: Manifest, sources: Sequence[DataSource], tokenizer: Any) -> Verdict:
+    def checked(manifest: Manifest, sources: Sequence[DataSource], tokenizer: Any, **_: Any) -> Verdict:
         bodies = []
         for source in sources:
             with source.open() as stream:

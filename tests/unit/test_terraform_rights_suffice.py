@@ -9,15 +9,23 @@ from unittest import mock
 import pytest
 
 from adaptml.dead_letters import Message
+from adaptml.runs.versions import VersionClaim
+from schemas import layout
 from schemas.messages import RunRequest
+from schemas.run import Artifacts, Source
+from schemas.run_states import RunState
 from tests.simulation.cloud import Cloud
+from tests.simulation.pubsub import Hazards
 from tests.simulation.schedule import play
 from tests.simulation.stage import Stage, installed
 from tests.simulation.storage import Storage
 from tests.simulation.world import Fate, World
 from tests.terraform.rights import Grant, grants, listed
+from tests.unit.test_protocol import NOW
+from tests.unit.test_protocol import run as finished
 
 SCHEDULES = 12
+VERSION = Artifacts(version=1, staged="s/", uri="gs://artifacts/acme/bot/v1/", size_bytes=1, sha256={})
 OBJECTS = {
     "list": {"storage.objects.list"},
     # Of an object that is missing, only who may list is told so.
@@ -82,13 +90,24 @@ def needs() -> set[Need]:
 
 
 def _play_what_is_seldom() -> None:
-    """A request that can never be met, and a message that was given up."""
+    """A request that can never be met, a message that was given up, and an alias that is moved."""
     world = World(0)
     Stage.world = world
     cloud = Cloud.of(world, gpu_quota=1)
     cloud.request(RunRequest(request_id="1", tenant="no tenant", manifest_uri="", manifest="", dataset_uris=[]))
     cloud.topics.functions["run-ready"].given_up(Message("run-ready", "2", b"{}", {}))
-    world.play(lambda: world.time > 300)
+    numbered = finished(RunState.SUCCEEDED, artifacts=VERSION, source=Source(bucket="drops"))
+    adapter = cloud.services.runs._documents.client.collection("adapters").document(
+        f"{numbered.tenant}~{numbered.name}"
+    )
+    cloud.services.runs.create(numbered)
+    adapter.set({"tenant": numbered.tenant, "name": numbered.name, "last_version": 1})
+    adapter.collection("versions").document("v1").set(VersionClaim(numbered.run_id, NOW).to_document(1))
+    folder = layout.drop_prefix(numbered.tenant, numbered.folder or numbered.name)
+    cloud.storage.put("drops", f"{folder}{layout.PROMOTE}", b"", {}, None)
+    cloud.event_hazards = Hazards(lost=1)
+    world.after(30, lambda: cloud.storage.put("drops", f"{folder}{layout.ROLLBACK}", b"", {}, None) and None)
+    world.play(lambda: world.time > 900)
     world.end()
 
 
