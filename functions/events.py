@@ -59,7 +59,8 @@ def cause_of(event: CloudEvent) -> Cause:
     message = data.get("message")
     if not isinstance(message, dict):
         return Cause(event.get(traceparent.NAME), said | {"faas.trigger": "datasource"})
-    attributes = message.get("attributes") or {}
+    attributes = message.get("attributes")
+    own = attributes.get(traceparent.NAME) if isinstance(attributes, dict) else None
     said |= {
         "faas.trigger": "pubsub",
         "messaging.system": "gcp_pubsub",
@@ -70,4 +71,4 @@ def cause_of(event: CloudEvent) -> Cause:
     }
     if isinstance(attempt := data.get("deliveryAttempt"), int):
         said["messaging.gcp_pubsub.message.delivery_attempt"] = attempt
-    return Cause(attributes.get(traceparent.NAME) or event.get(traceparent.NAME), said)
+    return Cause(own or event.get(traceparent.NAME), said)
