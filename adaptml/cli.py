@@ -26,6 +26,7 @@ from adaptml.verdict import Verdict, check_drop
 from schemas import layout
 from schemas.catalogue import CATALOGUE
 from schemas.errors import Problem, Refused
+from schemas.text import printable
 
 ACCEPTED, REFUSED, USAGE = 0, 1, 2
 
@@ -74,7 +75,7 @@ def check(
         (out, out is None or out.is_dir() or not out.exists(), "folder"),
     ):
         if not is_right:
-            errors.print(f"{path} is not a {kind}", markup=False)
+            errors.print(f"{printable(path, 1000)} is not a {kind}", markup=False)
             raise typer.Exit(USAGE)
     try:
         verdict = _checked(folder.resolve(), defaults, models, errors)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adaptml.verdict import Verdict
 from schemas.errors import Problem, Severity
 from schemas.run import Estimate, Run, TokenFigures
+from schemas.text import markdown
 
 REPORT_VERSION = 1
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@$]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
-"""What makes text more than text, addresses included: GitHub makes links of bare ones."""
 
 
 def rejection_report(run: Run) -> str:
@@ -109,10 +107,6 @@ def _entry(found: Problem) -> str:
     place = " ".join(
         part for part in (found.file, f"line {found.line}" if found.line else "", found.field or "") if part
     )
-    where = f"**{_escape(place)}**: " if place else ""
-    expected = f"  \n  Expected: {_escape(found.expected)}." if found.expected else ""
-    return f"- {where}{_escape(found.message)} \\[{found.code}\\]{expected}  \n  {_escape(found.hint)}"
-
-
-def _escape(text: str) -> str:
-    return _MARKDOWN.sub(r"\\\1", text)
+    where = f"**{markdown(place)}**: " if place else ""
+    expected = f"  \n  Expected: {markdown(found.expected)}." if found.expected else ""
+    return f"- {where}{markdown(found.message)} \\[{found.code}\\]{expected}  \n  {markdown(found.hint)}"

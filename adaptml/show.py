@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,13 +15,12 @@ from adaptml.verdict import Verdict
 from schemas.errors import CODES, Problem, Severity
 from schemas.manifest import Manifest
 from schemas.run import TokenFigures
+from schemas.text import printable, visible
 
 SHOWN = 20
 """Problems of one kind; the report holds more."""
 BAR = 30
 PREVIEW_CHARACTERS = 1500
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What a terminal would obey instead of showing it."""
 
 
 def verdict(found: Verdict, *, previews: int) -> RenderableType:
@@ -103,7 +101,7 @@ def _histogram(figures: TokenFigures, limit: int) -> Table:
 def _preview(entry: Mapping[str, Any]) -> Panel:
     text, left = Text(), PREVIEW_CHARACTERS
     for segment in entry["segments"]:
-        text.append(_CONTROL.sub("�", segment["text"][:left]), style="bold green" if segment["trained"] else "dim")
+        text.append(visible(segment["text"][:left]), style="bold green" if segment["trained"] else "dim")
         left = max(0, left - len(segment["text"]))
     if not left:
         text.append(" …", style="dim")
@@ -124,7 +122,7 @@ def _problems(kind: str, style: str, problems: Sequence[Problem]) -> Iterator[Te
 def _outcome(name: str, *, is_accepted: bool, counts: Mapping[str, int]) -> Text:
     word = ("ACCEPTED", "bold green") if is_accepted else ("REFUSED", "bold red")
     parts = [text for severity in Severity if (text := _counted(severity, counts))]
-    return Text.assemble(word, f" {name}: {'; '.join(parts) or 'nothing to say'}")
+    return Text.assemble(word, f" {printable(name)}: {'; '.join(parts) or 'nothing to say'}")
 
 
 def _counted(severity: Severity, counts: Mapping[str, int]) -> str:

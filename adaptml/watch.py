@@ -16,6 +16,7 @@ from rich.text import Text
 from adaptml.outcome import brief, outcome
 from schemas.run import Run
 from schemas.run_states import RunState
+from schemas.text import printable, visible
 
 _WAY = (
     RunState.RECEIVED,
@@ -36,14 +37,14 @@ BAR = 36
 
 def view(run: Run, points: list[dict[str, Any]], *, with_outcome: bool = True) -> RenderableType:
     """The whole picture of a run; `points` are its loss curve. `with_outcome` adds what came of it."""
-    parts: list[RenderableType] = [_states(run), Text(run.state_reason, style="dim"), _progress(run)]
+    parts: list[RenderableType] = [_states(run), Text(printable(run.state_reason, 400), style="dim"), _progress(run)]
     if len(points) > 1:
         parts.append(_Curve(points))
     if with_outcome and run.state is RunState.SUCCEEDED:
         parts += [Text(), outcome(run)]
     if run.error is not None:
-        parts.append(Text(f"{run.error.message} [{run.error.code}]\n{run.error.hint}", style="red"))
-    return Panel(Group(*parts), title=f"[bold]{escape(run.run_id)}[/]", title_align="left", padding=(0, 1))
+        parts.append(Text(visible(f"{run.error.message} [{run.error.code}]\n{run.error.hint}"), style="red"))
+    return Panel(Group(*parts), title=f"[bold]{escape(printable(run.run_id))}[/]", title_align="left", padding=(0, 1))
 
 
 def line(run: Run) -> str:
@@ -51,7 +52,8 @@ def line(run: Run) -> str:
     p = run.progress
     step = f" step {p.step}/{p.total_steps} loss {p.loss:.3f}" if p.loss is not None else ""
     measured = brief(run.metrics) if run.state is RunState.SUCCEEDED else ""
-    return f"{run.updated_at:%H:%M:%S} {run.state:<10} {run.state_reason}{step}{measured and '; ' + measured}"
+    reason = printable(run.state_reason, 400)
+    return f"{run.updated_at:%H:%M:%S} {run.state:<10} {reason}{step}{measured and '; ' + measured}"
 
 
 def duration(seconds: float | None) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from schemas.catalogue import BaseModelRow
-from schemas.run import Metrics, Run
+from schemas.run import DatasetSummary, Metrics, Run
 from trainer.card_evaluation import answers, held_out
 from trainer.evaluate import Sample
 from trainer.export import ADAPTER_GGUF, MERGED, MODEL_GGUF, Deliverables, Exported
@@ -28,9 +28,6 @@ def model_card(
         raise ValueError(f"{run.run_id} has no manifest")
     training, lora = manifest.training, manifest.lora
     length = f"{training.max_steps} steps" if training.max_steps else f"{training.epochs:g} epochs"
-    files = "\n".join(
-        f"| `{_cell(f.name)}` | {f.role} | {f.size:,} | {f.generation} | `{f.crc32c}` |" for f in run.dataset.files
-    )
     return f"""---
 base_model: {row.id}
 library_name: peft
@@ -66,9 +63,16 @@ Nothing was loaded in vLLM, llama.cpp or Ollama themselves; what was checked ins
 
 | file | role | bytes | generation | crc32c |
 | --- | --- | --- | --- | --- |
-{files}
+{_data_files(run.dataset)}
 
 {answers(samples)}"""
+
+
+def _data_files(dataset: DatasetSummary) -> str:
+    """Rows of a table. A name stands as code: in it nothing is Markdown or HTML, nor a formula to a spreadsheet."""
+    return "\n".join(
+        f"| `{_cell(f.name)}` | {f.role} | {f.size:,} | {f.generation} | `{f.crc32c}` |" for f in dataset.files
+    )
 
 
 def _uses(name: str, row: BaseModelRow, delivered: Deliverables) -> Iterator[str]:

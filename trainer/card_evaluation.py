@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from adaptml import figures
 from adaptml.gate import judgement
 from schemas.manifest import Manifest
 from schemas.run import Metrics
+from schemas.text import visible
 from trainer.evaluate import ANSWER_TOKENS, NEW_TOKENS, Sample
 
 SHOWN = 1500
@@ -68,14 +67,4 @@ def _block(text: str) -> str:
     shown = text.strip()
     if len(shown) > SHOWN:
         shown = shown[:SHOWN].rstrip() + " …"
-    return "\n".join("    " + "".join(map(_visible, line)) for line in (shown or "(nothing)").splitlines())
-
-
-def _visible(character: str) -> str:
-    """Another in the place of what a terminal would obey, and of what turns the direction of a text."""
-    is_control = character != "\t" and unicodedata.category(character) in {"Cc", "Cs"}
-    is_hidden = is_control or unicodedata.bidirectional(character) in _TURNING
-    return "\N{REPLACEMENT CHARACTER}" if is_hidden else character
-
-
-_TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+    return "\n".join("    " + visible(line) for line in (shown or "(nothing)").splitlines())
