@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from adaptml import tracing
+
+_TELLING = ("adaptml.", "functions.", "schemas.", "trainer.", "google.")
+"""Whose exceptions say nothing of what is in a dataset: ours, and those of Google's clients."""
 
 
 class CloudFormatter(logging.Formatter):
@@ -32,8 +36,24 @@ class CloudFormatter(logging.Formatter):
         if (run_id := getattr(record, "run_id", None)) is not None:
             entry["run_id"] = run_id
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = told(record.exc_info[1])
         return json.dumps(entry)
+
+
+def told(error: BaseException | None) -> str:
+    """Where an exception came from and what had caused it. The text of one that is neither ours nor Google's is left
+    out: it may quote what was in the data."""
+    return "\nwhile handling\n".join(_parts(error)) if error is not None else ""
+
+
+def _parts(error: BaseException | None) -> Iterator[str]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        said = f": {error}" if type(error).__module__.startswith(_TELLING) else ""
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        yield f"Traceback (most recent call last):\n{frames}{type(error).__qualname__}{said}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def configure(**fields: str) -> None:
