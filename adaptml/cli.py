@@ -116,8 +116,7 @@ def _finish_refused(
     """A drop of which no data was looked at."""
     document = manifest_report(problems)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / layout.REPORT).write_text(to_json(document), "utf-8")
+        drop.write(out / layout.REPORT, to_json(document))
         (out / layout.PREVIEW).unlink(missing_ok=True)
         _write_rejected(out, problems, document["counts"])
     if as_json:
@@ -127,9 +126,8 @@ def _finish_refused(
 
 
 def _write(out: Path, report: str, verdict: Verdict) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / layout.REPORT).write_text(report, "utf-8")
-    (out / layout.PREVIEW).write_text(to_lines(verdict.preview), "utf-8")
+    drop.write(out / layout.REPORT, report)
+    drop.write(out / layout.PREVIEW, to_lines(verdict.preview))
     if verdict.is_accepted:
         (out / layout.REJECTED).unlink(missing_ok=True)
     else:
@@ -138,7 +136,7 @@ def _write(out: Path, report: str, verdict: Verdict) -> None:
 
 def _write_rejected(out: Path, problems: Sequence[Problem], counts: dict[str, int]) -> None:
     facts = "Checked before it was copied."
-    (out / layout.REJECTED).write_text(rejected_markdown("refused", facts, problems, counts), "utf-8")
+    drop.write(out / layout.REJECTED, rejected_markdown("refused", facts, problems, counts))
 
 
 def main() -> None:

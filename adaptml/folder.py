@@ -24,14 +24,18 @@ def read_manifest(folder: Path, defaults: Path | None) -> Manifest:
         # In the bucket each would start a run of its own; here it has to be said which one is meant.
         raise Refused([problem("several_manifests", names=", ".join(path.name for path in present))])
     (path,) = present
+    if leads_out(path, folder):
+        raise Refused([problem("link_leads_out", name=path.name)])
     return parse_manifest(
         _head(path), file=path.name, folder=folder.name, defaults=_head(defaults) if defaults is not None else None
     )
 
 
 def defaults_beside(folder: Path) -> Path | None:
-    """`_defaults.yaml` where it lies in the bucket, too: in the folder that holds the drops."""
+    """`_defaults.yaml` where it lies in the bucket, too: in the folder that holds the drops. Raises Refused."""
     path = folder.parent / layout.DEFAULTS
+    if leads_out(path, folder.parent):
+        raise Refused([problem("link_leads_out", name=path.name)])
     return path if path.is_file() else None
 
 
@@ -41,11 +45,29 @@ def sources(folder: Path, manifest: Manifest) -> tuple[list[DataSource], list[Pr
     for role, names in (("train", manifest.dataset.train), ("validation", manifest.dataset.validation)):
         for name in names:
             path = folder / name
-            if path.is_file():
+            if leads_out(path, folder):
+                missing.append(problem("link_leads_out", file=name, name=name))
+            elif path.is_file():
                 found.append(DataSource(name, role, path.stat().st_size, partial(_bytes, path)))
             else:
                 missing.append(problem("file_not_found", file=name))
     return found, missing
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """True where a link on the way to what lies in the folder shows what does not: a folder may come from anybody."""
+    try:
+        return not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # it leads round and round
+        return False
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file of ours into a folder that may be anybody's: a link of its name is replaced, and not followed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        path.unlink()
+    path.write_text(text, "utf-8")
 
 
 def _bytes(path: Path) -> AbstractContextManager[Readable]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 
 from adaptml.services import Services
 from functions import commands, intake, promotions
 from schemas.layout import DropPath, ObjectRole
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Landed:
 def take(services: Services, landed: Landed) -> None:
     """Does what the object asks for. Events come late, twice and in any order; none of that makes a difference."""
     path = landed.path
+    if path.bucket != services.settings.drops_bucket:
+        log.warning("an event of another bucket than the drops bucket was left alone")
+        return
     match path.role:
         case ObjectRole.MANIFEST:
             intake.take_manifest(services, path, landed.generation, landed.written_at)

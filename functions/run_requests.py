@@ -11,7 +11,7 @@ from functions.intake import advance, begin, reject
 from schemas import layout
 from schemas.errors import Problem, problem
 from schemas.layout import DropPath
-from schemas.manifest import is_drop_name
+from schemas.manifest import is_drop_name, is_safe_file_name
 from schemas.manifest_reading import declared_name
 from schemas.messages import RunRequest
 from schemas.run import Run, Source
@@ -59,7 +59,7 @@ def _is_own(uri: str, tenant: str, drops_bucket: str) -> bool:
         bucket, name = layout.parse_uri(uri)
     except ValueError:
         return False
-    return bucket == drops_bucket and name.startswith(f"{tenant}/") and ".." not in name.split("/")
+    return bucket == drops_bucket and name.startswith(f"{tenant}/") and is_safe_file_name(name)
 
 
 def _run_of(services: Services, request: RunRequest, *, usable: bool) -> Run:

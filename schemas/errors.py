@@ -140,6 +140,11 @@ CODES: dict[str, Code] = {
     "several_manifests": _code(
         "manifest", "the folder holds several manifests: {names}", "Keep one; in the bucket each starts a run."
     ),
+    "link_leads_out": _code(
+        "manifest",
+        "{name} is a link to what lies outside of the folder",
+        "Copy the file itself into the folder, if it is to be trained on: the link's content would be copied, too.",
+    ),
     "manifest_gone": _code(
         "manifest",
         "this generation of the manifest was deleted before it was read",

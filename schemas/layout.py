@@ -72,6 +72,10 @@ class DropPath:
         parts = name.split("/", 2)
         if len(parts) < 3 or not all(parts) or name.startswith(_PARALLEL_PARTS):
             return None
+        if {".", ".."} & {
+            *parts[:2]
+        }:  # names of objects, and no folders; what copies them to a disk may think otherwise
+            return None
         return cls(bucket, *parts)
 
     @property
