@@ -6,8 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adaptml import aliases
+import msgspec
+
+from adaptml import aliases, comparison
 from adaptml.aliases import Asked, Numbered
+from adaptml.comparison import Comparison, Sample
+from adaptml.objects import ObjectGone
+from adaptml.publishing import SAMPLES
 from adaptml.services import Services
 from schemas import layout
 from schemas.adapter import LATEST, Adapter, AdapterState, Move
@@ -71,6 +76,25 @@ def move(services: Services, tenant: str, name: str, asked: Asked) -> AdapterSta
         raise _unknown(tenant, name)
     _tell(services, state)
     return state
+
+
+def compare(services: Services, tenant: str, name: str, before: str, after: str) -> Comparison:
+    """What changed between two versions that are named as `Shown.version` takes them. Raises Refused."""
+    found = show(services, tenant, name)
+    one, other = found.version(before), found.version(after)
+    return comparison.compare(one, other, (samples(services, one), samples(services, other)))
+
+
+def samples(services: Services, one: Numbered) -> list[Sample]:
+    """What the version's model answered to held-out conversations; nothing where that cannot be read."""
+    if one.run is None or not one.is_readable:
+        return []
+    prefix = layout.version_prefix(one.run.tenant, one.run.name, one.version.version)
+    try:
+        text = services.objects.read(services.settings.artifacts_bucket, f"{prefix}{SAMPLES}")
+    except ObjectGone:
+        return []
+    return [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]
 
 
 def _numbered(services: Services, tenant: str, name: str) -> list[Numbered]:

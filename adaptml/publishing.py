@@ -8,6 +8,8 @@ from adaptml.services import Services
 from schemas import layout
 from schemas.run import Run
 
+SAMPLES = "samples.jsonl"
+"""Answers to held-out conversations, a line each."""
 CHECKSUMS = "SHA256SUMS"
 """Copied last: a version without it is not there yet."""
 

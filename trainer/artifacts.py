@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from adaptml.gate import judgement
 from adaptml.planning.estimate import cost_usd
-from adaptml.publishing import CHECKSUMS
+from adaptml.publishing import CHECKSUMS, SAMPLES
 from schemas.catalogue import BaseModelRow
 from schemas.run import Metrics, Run
 from trainer.card import model_card
@@ -50,7 +50,7 @@ def describe(
     seconds: float,
 ) -> None:
     """Writes what tells of it: samples, provenance, model card. Everything but the checksums is there then."""
-    with (folder / "samples.jsonl").open("w", encoding="utf-8") as lines:
+    with (folder / SAMPLES).open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(sample.to_dict(), ensure_ascii=False) + "\n" for sample in samples)
     provenance = {
         "run_id": run.run_id,
