@@ -11,7 +11,7 @@ locals {
   }
 
   # What adaptml/settings.py reads, in functions and job alike.
-  environment = {
+  environment = merge(local.tracing, {
     GOOGLE_CLOUD_PROJECT     = var.project_id
     ADAPTML_REGION           = var.region
     ADAPTML_DROPS_BUCKET     = local.buckets.drops
@@ -19,6 +19,13 @@ locals {
     ADAPTML_MODELS_BUCKET    = local.buckets.models
     ADAPTML_TRAINER_JOB      = "adaptml-trainer"
     ADAPTML_GPU_QUOTA        = tostring(var.gpu_quota)
+  })
+
+  # What adaptml/tracing.py reads, and OpenTelemetry. A trace that others began is kept or not as they say.
+  tracing = var.trace_ratio == 0 ? {} : {
+    ADAPTML_TRACES          = "google"
+    OTEL_TRACES_SAMPLER     = "parentbased_traceidratio"
+    OTEL_TRACES_SAMPLER_ARG = tostring(var.trace_ratio)
   }
 }
 

@@ -69,7 +69,7 @@ data "google_storage_project_service_account" "this" {}
 resource "google_project_service" "used" {
   for_each = toset([
     "artifactregistry", "billingbudgets", "cloudbuild", "cloudfunctions", "cloudscheduler", "eventarc", "firestore", "iam",
-    "logging", "monitoring", "pubsub", "run", "secretmanager", "storage",
+    "logging", "monitoring", "pubsub", "run", "secretmanager", "storage", "cloudtrace", "telemetry",
   ])
 
   service            = "${each.key}.googleapis.com"

@@ -42,6 +42,10 @@ locals {
       { part = part, kind = "project", on = "database", role = "roles/datastore.user", why = "reads and writes runs; Firestore knows rights of a project only, a condition narrows it to the one database" }
     ],
 
+    [for part in concat(local.functions, ["trainer"]) :
+      { part = part, kind = "project", on = "project", role = "roles/telemetry.tracesWriter", why = "sends spans (telemetry.traces.write), reads none; the Telemetry API knows this right of a project only" } if var.trace_ratio > 0
+    ],
+
     [for part in local.announcing : [
       { part = part, kind = "topic", on = "run-events", role = "roles/pubsub.publisher", why = "announces each change of state that it makes" },
       { part = part, kind = "topic", on = "run-ready", role = "roles/pubsub.publisher", why = "wakes the dispatcher when a run waits or leaves a GPU" },

@@ -95,6 +95,17 @@ variable "gpu_quota" {
   }
 }
 
+variable "trace_ratio" {
+  description = "Of how many runs the trace is kept, from 0 (nothing is traced) to 1. A run has some fifty spans."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = var.trace_ratio >= 0 && var.trace_ratio <= 1
+    error_message = "A ratio is from 0 to 1."
+  }
+}
+
 variable "tenants" {
   description = "Tenant → who may drop data into its folder and read its adapters (writers), who may only read adapters (readers), and which systems may ask for its runs by messages, on topics of its own (publishers)."
   type = map(object({

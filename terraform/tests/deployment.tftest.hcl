@@ -174,7 +174,7 @@ run "defaults" {
     error_message = "Each right has a reason, and none is a basic role."
   }
   assert {
-    condition     = alltrue([for member in values(google_project_iam_member.granted) : length(member.condition) == 1 || contains(["roles/eventarc.eventReceiver", "roles/logging.logWriter"], member.role)])
+    condition     = alltrue([for member in values(google_project_iam_member.granted) : length(member.condition) == 1 || contains(["roles/eventarc.eventReceiver", "roles/logging.logWriter", "roles/telemetry.tracesWriter"], member.role)])
     error_message = "What can only be given on the project is narrowed by a condition, or does nothing but what its reason says."
   }
   assert {
@@ -255,6 +255,19 @@ run "everything_that_can_be_chosen" {
   }
 }
 
+run "nothing_is_traced" {
+  command = plan
+
+  variables {
+    trace_ratio = 0
+  }
+
+  assert {
+    condition     = !contains([for member in values(google_project_iam_member.granted) : member.role], "roles/telemetry.tracesWriter") && !contains(keys(local.environment), "ADAPTML_TRACES")
+    error_message = "Who sends no traces may not."
+  }
+}
+
 run "a_tenant_that_publishes" {
   command = plan
 
@@ -290,6 +303,7 @@ run "what_is_refused" {
     functions_archive   = "functions.tar"
     trainer             = { cpu = 2, memory_gib = 8, timeout_s = 86400, launch_stage = "ALPHA" }
     gpu_quota           = 0
+    trace_ratio         = 2
     tenants             = { acme = { publishers = ["allUsers"] } }
     requesters          = ["allAuthenticatedUsers"]
     listeners           = { anybody = "allUsers" }
@@ -304,6 +318,6 @@ run "what_is_refused" {
   expect_failures = [
     var.project_id, var.region, var.bucket_prefix, var.trainer_image, var.functions_archive, var.trainer, var.gpu_quota,
     var.tenants, var.requesters, var.listeners, var.notification_emails, var.budget, var.gpu_hours_a_day, var.retention,
-    var.kms_key, var.base_models,
+    var.kms_key, var.base_models, var.trace_ratio,
   ]
 }

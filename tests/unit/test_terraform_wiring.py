@@ -16,12 +16,17 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore, pubsub_v1, run_v2
 from google.cloud.firestore_v1.aggregation import AggregationQuery
 from google.cloud.firestore_v1.query import Query
+from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter
 
+from adaptml import tracing
 from adaptml.clock import utc_now
 from adaptml.jobs import EMULATOR_HOST
 from adaptml.runs.documents import Documents
 from adaptml.runs.queries import RunQueries
 from adaptml.settings import Settings
+from adaptml.trace_export import exporter_of
 from functions import main
 from functions.build import MAIN
 from functions.reconciler import Wakeup
@@ -205,11 +210,20 @@ def test_settings_are_those_that_the_code_reads() -> None:
     known = {f"ADAPTML_{name.upper()}" for name in Settings.model_fields} | {"GOOGLE_CLOUD_PROJECT"}
     for part, environment in _environments().items():
         ours = {MODELS_DIR} if part == "trainer" else set()
+        ours |= {tracing.DESTINATION, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG}
         assert environment.keys() <= known | ours, part
         settings = Settings.from_env(environment)
         assert settings.job_path == f"projects/{PROJECT}/locations/us-central1/jobs/adaptml-trainer"
         assert settings.gpu_quota == Settings.model_fields["gpu_quota"].default
     assert _environments()["trainer"][MODELS_DIR] == "/models"
+
+
+def test_where_traces_go_and_how_many_is_said_as_the_code_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for part, environment in _environments().items():
+        assert isinstance(exporter_of(environment[tracing.DESTINATION]), SpanExporter), part
+        monkeypatch.setenv(OTEL_TRACES_SAMPLER, environment[OTEL_TRACES_SAMPLER])
+        monkeypatch.setenv(OTEL_TRACES_SAMPLER_ARG, environment[OTEL_TRACES_SAMPLER_ARG])
+        assert "TraceIdRatioBased{1.0}" in TracerProvider().sampler.get_description()
 
 
 def test_buckets_are_those_of_the_local_cloud() -> None:
