@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, cast
+from urllib.parse import quote
 
 from google.api_core.exceptions import NotFound, PreconditionFailed, RequestRangeNotSatisfiable
 from google.cloud import storage
+
+from adaptml.signing import signing_with
 
 ORDER = "adaptml-order"
 
@@ -58,9 +61,10 @@ class ObjectStore:
         blob = self._client.bucket(bucket).blob(name, generation=generation)
         return cast(BinaryIO, blob.open("rb", chunk_size=8 * 1024 * 1024))
 
-    def list(self, bucket: str, prefix: str = "") -> Iterator[PinnedObject]:
-        """Newest generations below a prefix."""
-        for blob in self._client.list_blobs(bucket, prefix=prefix):
+    def list(self, bucket: str, prefix: str = "", since: str | None = None) -> Iterator[PinnedObject]:
+        """Newest generations below a prefix by name, from the name `since` on."""
+        options = {"start_offset": since} if since else {}
+        for blob in self._client.list_blobs(bucket, prefix=prefix, **options):
             yield _pinned(blob)
 
     def generations(self, bucket: str, glob: str) -> Iterator[PinnedObject]:
@@ -91,6 +95,35 @@ class ObjectStore:
             blob.download_to_filename(str(path), checksum="crc32c")
         except NotFound as error:
             raise ObjectGone(pinned.name) from error
+
+    def signed_url(
+        self,
+        bucket: str,
+        name: str,
+        expires_in: timedelta,
+        *,
+        method: Literal["GET", "PUT"] = "GET",
+        generation: int | None = None,
+        file_name: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """A URL by which whoever has it may read or write this one object for a while (V4).
+
+        `headers` are what the request then has to send, e.g. x-goog-if-generation-match; `file_name` is what a browser
+        saves it as. Raises google.auth's TransportError where IAM does not sign.
+        """
+        blob = self._client.bucket(bucket).blob(name, generation=generation)
+        saved_as = f"attachment; filename*=UTF-8''{quote(file_name)}" if file_name else None
+        url = blob.generate_signed_url(
+            version="v4",
+            expiration=expires_in,
+            method=method,
+            generation=generation,
+            response_disposition=saved_as,
+            headers=dict(headers or {}),
+            **signing_with(self._client._credentials),
+        )
+        return cast(str, url)
 
     def copy_new(self, bucket: str, source: str, target: str) -> None:
         """Copies within the bucket, on the server's side, to a name that must not exist."""

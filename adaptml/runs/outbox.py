@@ -24,8 +24,12 @@ class Outbox:
 
     def unannounced(self, run: Run, after: int) -> list[Event]:
         """Audit events with a revision above `after`, oldest first."""
+        return self.of_run(run.run_id, after)
+
+    def of_run(self, run_id: str, after: int = 0) -> list[Event]:
+        """The same of a run that is known by its id alone."""
         query = (
-            self._documents.runs.document(run.run_id)
+            self._documents.runs.document(run_id)
             .collection("events")
             .where(filter=FieldFilter("revision", ">", after))
             .order_by("revision")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import FieldFilter
 
-from adaptml.runs.documents import Documents, readable, run_of
+from adaptml.runs.documents import Documents, UnknownRun, readable, run_of
 from schemas.run import Run
 from schemas.run_states import RunState
 
 _PASSED_OVER = 20
 """Waiting runs that are looked at where the first cannot be read."""
+
+
+class Page(NamedTuple):
+    """Some runs of a list. The last one's id is where the next page begins."""
+
+    runs: list[Run]
+    has_more: bool
 
 
 class RunQueries:
@@ -95,6 +102,34 @@ class RunQueries:
             .limit(1)
         )
         return next((run_of(snapshot) for snapshot in query.stream()), None)
+
+    def of_tenant(
+        self,
+        tenant: str,
+        *,
+        states: Collection[RunState] = (),
+        name: str | None = None,
+        after: str | None = None,
+        at_most: int = 20,
+    ) -> Page:
+        """Runs of a tenant, newest first, those after the run `after`. Raises UnknownRun where the tenant has no run of
+        that id.
+
+        A page stays what it is while new runs come: it begins behind a document, not at a number.
+        """
+        query: Any = self._runs.where(filter=FieldFilter("tenant", "==", tenant))
+        if name is not None:
+            query = query.where(filter=FieldFilter("name", "==", name))
+        if states:
+            query = query.where(filter=_in(*states))
+        query = query.order_by("created_at", direction=firestore.Query.DESCENDING)
+        if after is not None:
+            last = self._runs.document(after).get()
+            if not last.exists or last.to_dict().get("tenant") != tenant:
+                raise UnknownRun(after)
+            query = query.start_after(last)
+        found = list(query.limit(at_most + 1).stream())
+        return Page(list(readable(found[:at_most])), len(found) > at_most)
 
     def _query(self, *filters: FieldFilter) -> Iterator[Run]:
         query: Any = self._runs

@@ -122,6 +122,10 @@ class RunStore:
         watching = self._run(run_id).on_snapshot(on_snapshot)
         return cast(Callable[[], None], watching.unsubscribe)
 
+    def events(self, run_id: str) -> list[Event]:
+        """Its changes of state, oldest first; not those that have expired."""
+        return self.outbox.of_run(run_id)
+
     def curve(self, run_id: str) -> Points:
         """The loss curve: points with `step`, `loss`, `learning_rate`, … in order."""
         return curve.read(self._run(run_id))

@@ -317,10 +317,13 @@ def test_indexes_are_those_that_the_queries_need(monkeypatch: pytest.MonkeyPatch
     list(queries.awaiting_data("acme", "bot"))
     list(queries.of_folder("acme", "bot", RunState.QUEUED, RunState.TRAINING))
     queries.last_of_folder("acme", "bot", datetime.now(UTC))
+    for states in ((), (RunState.QUEUED, RunState.TRAINING)):
+        for name in (None, "bot"):
+            queries.of_tenant("acme", states=states, name=name)
     methods = {name for name in vars(RunQueries) if not name.startswith("_")}
     assert methods == {
         "attempts", "in_intake", "waiting", "count_queued", "asked_to_end", "with_pending_outbox", "awaiting_data",
-        "of_folder", "last_of_folder",
+        "of_folder", "last_of_folder", "of_tenant",
     }, "ask the new one above, too"  # fmt: skip
     needed = {need for query in asked if (need := _needed(query)) is not None}
     there = [

@@ -30,6 +30,10 @@ resource "google_firestore_index" "runs" {
     waiting        = [["state", "ASCENDING"], ["tenant", "ASCENDING"], ["created_at", "ASCENDING"]]
     of_folder      = [["tenant", "ASCENDING"], ["folder", "ASCENDING"], ["state", "ASCENDING"]]
     last_of_folder = [["tenant", "ASCENDING"], ["folder", "ASCENDING"], ["created_at", "DESCENDING"]]
+    of_tenant      = [["tenant", "ASCENDING"], ["created_at", "DESCENDING"]]
+    in_state       = [["tenant", "ASCENDING"], ["state", "ASCENDING"], ["created_at", "DESCENDING"]]
+    of_name        = [["tenant", "ASCENDING"], ["name", "ASCENDING"], ["created_at", "DESCENDING"]]
+    in_state_named = [["tenant", "ASCENDING"], ["state", "ASCENDING"], ["name", "ASCENDING"], ["created_at", "DESCENDING"]]
   }
 
   database   = google_firestore_database.this.name
