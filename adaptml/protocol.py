@@ -49,6 +49,7 @@ class Change:
             }
             if self.to.is_final:
                 update["finished_at"] = now
+                update["sweep_at"] = now if run.epoch else None  # who was never started has left nothing
         return run.model_copy(update=update)
 
 

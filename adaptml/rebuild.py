@@ -171,7 +171,8 @@ def write(services: Services, found: Plan) -> Iterator[tuple[Run, bool]]:
     """Writes what is missing, and yields each run with whether it was. Cut off, it can be called again.
 
     Versions come first: a run that is new meanwhile must not number one that there is. Money comes before the runs
-    that go on to spend more.
+    that go on to spend more. Of runs the newest come first: what an old one left in the bucket is swept as soon as no
+    run that is stored goes on from it, and a run that does is always younger.
     """
     for (tenant, name), versions in found.versions.items():
         services.runs.versions.restore(tenant, name, versions)
@@ -181,7 +182,7 @@ def write(services: Services, found: Plan) -> Iterator[tuple[Run, bool]]:
         services.runs.pins.restore(tenant, folder, pins)
     for tenant, spent in found.spent_usd.items():
         services.runs.ledger.restore_spent(tenant, spent)
-    for one in found.missing:
+    for one in sorted(found.missing, key=lambda one: one.run.created_at, reverse=True):
         yield one.run, services.runs.restore(one.run, list(one.events))
 
 

@@ -40,6 +40,11 @@ class Settings(BaseModel):
     checkpoint_every_s: int = 120
     """Time between two checkpoints of a training."""
     sweep_window_s: int = 2 * 86_400
+    leftovers_after_s: int = 86_400
+    """How long after the end of a run an execution that was cut off may still be uploading; what it left is deleted
+    then. Longer than any execution lasts."""
+    checkpoints_kept_s: int = 14 * 86_400
+    """How long after the end of a run that failed or was cancelled a RESUME goes on from its checkpoint."""
     """The sweep looks for drops that are not older: their event was lost. Eventarc keeps an event for a day."""
     dispatch_limit: int = 10
     """How often the job may be started for one run without an attempt beginning."""

@@ -18,6 +18,7 @@ from google.api_core.exceptions import NotFound
 from adaptml import lifecycle, tracing
 from adaptml.dataset.check import DataSource
 from adaptml.dataset.source import Readable
+from adaptml.leftovers import resumable_until
 from adaptml.objects import ObjectGone, ObjectStore
 from adaptml.protocol import Change, cancel, to_error
 from adaptml.report import manifest_report, to_json, validation_report
@@ -124,8 +125,11 @@ def reject(services: Services, run: Run, problems: list[Problem]) -> None:
 def _take_up(services: Services, run: Run) -> Change:
     """The manifest, the pinned data and the last checkpoint of the run that this one resumes."""
     last = services.runs.find(run.source.resumes) if run.source.resumes else None
-    if last is None or last.manifest is None or _not_resumable(last):
-        return _rejected([problem("nothing_to_resume", why=_not_resumable(last))])
+    if last is None or last.manifest is None or not_resumable(last):
+        return _rejected([problem("nothing_to_resume", why=not_resumable(last))])
+    until = resumable_until(last, services.settings)
+    if until is not None and until <= services.now():
+        return _rejected([problem("checkpoint_gone", run_id=last.run_id)])
     files = DatasetSummary(files=last.dataset.files, format=last.dataset.format)
     fields = {"manifest": last.manifest, "dataset": files, "checkpoint": last.checkpoint}
     return Change(RunState.VALIDATING, f"goes on where {last.run_id} ended", fields)

@@ -24,6 +24,7 @@ from adaptml.settings import Settings
 from functions import bucket_events, dispatcher
 from functions.bucket_events import Landed
 from functions.intake import advance, run_of_drop
+from functions.leftovers import sweep_leftovers
 from schemas import layout
 from schemas.layout import DropPath, ObjectRole
 from schemas.run import Run
@@ -160,6 +161,8 @@ def reconcile(services: Services, wakeup: Wakeup) -> None:
     if wakeup.sweep_drops:
         sweep_drops(services)
     dispatcher.fill(services)
+    if wakeup.sweep_drops:
+        sweep_leftovers(services)  # the least urgent of all
 
 
 def _guarded(run: Run, help_: Callable[[], None]) -> None:

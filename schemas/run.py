@@ -316,6 +316,9 @@ class Run(Part):
     """When the present attempt took ownership."""
     heartbeat_at: datetime | None = None
     finished_at: datetime | None = None
+    sweep_at: datetime | None = None
+    """When the reconciler looks next at what attempts left in the artifacts bucket (adaptml/leftovers.py). None where
+    nothing can be left."""
     data_deadline: datetime | None = None
 
     traceparent: str = ""

@@ -19,6 +19,9 @@ locals {
     ADAPTML_MODELS_BUCKET    = local.buckets.models
     ADAPTML_TRAINER_JOB      = "adaptml-trainer"
     ADAPTML_GPU_QUOTA        = tostring(var.gpu_quota)
+
+    # Every part must say the same: who takes up a RESUME, and who deletes checkpoints.
+    ADAPTML_CHECKPOINTS_KEPT_S = tostring(var.retention.checkpoints_days * 86400)
   })
 
   # What adaptml/tracing.py reads, and OpenTelemetry. A trace that others began is kept or not as they say.

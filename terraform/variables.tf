@@ -197,11 +197,12 @@ variable "gpu_hours_a_day" {
 }
 
 variable "retention" {
-  description = "Days: how long a generation stays that was overwritten or deleted."
+  description = "Days: how long a generation stays that was overwritten or deleted, and how long the checkpoints of a run that failed or was cancelled, from which RESUME goes on."
   type = object({
     overwritten_drops_days     = optional(number, 30)
     overwritten_artifacts_days = optional(number, 14)
     overwritten_models_days    = optional(number, 3)
+    checkpoints_days           = optional(number, 14)
   })
   default  = {}
   nullable = false
@@ -215,6 +216,11 @@ variable "retention" {
   validation {
     condition     = var.retention.overwritten_artifacts_days >= 7 && var.retention.overwritten_models_days >= 1
     error_message = "7 days at least for artifacts, 1 for models."
+  }
+
+  validation {
+    condition     = var.retention.checkpoints_days >= 2
+    error_message = "An execution that was cut off is waited for a day; a user needs one to find out: 2 days at least."
   }
 }
 

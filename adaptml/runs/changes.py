@@ -59,7 +59,8 @@ class Changes:
         reference = self._documents.runs.document(run.run_id)
         written = {*change.fields, "updated_at"}
         if change.to is not None:
-            written |= {"state", "state_reason", "state_since", "revision", "outbox_pending", "finished_at"}
+            written |= {"state", "state_reason", "state_since", "revision", "outbox_pending"}
+            written |= {"finished_at", "sweep_at"}
             batch.create(event_reference(reference, after.revision), event_document(audit_event(run, after)))
         if after.state.is_attempt and not run.state.is_attempt:
             if ledger is None:

@@ -84,6 +84,24 @@ class RunQueries:
         """Runs whose last change was perhaps not announced."""
         yield from self._query(FieldFilter("outbox_pending", "==", True))
 
+    def to_sweep(self, due: datetime, at_most: int) -> list[Run]:
+        """Runs that have ended and may have left something, longest due first."""
+        query = self._runs.where(filter=FieldFilter("sweep_at", "<=", due)).order_by("sweep_at").limit(at_most)
+        return list(readable(query.stream()))
+
+    def to_be_taken_up(self) -> Iterator[Run]:
+        """RESUMEs that have not got their checkpoint yet."""
+        yield from self._query(
+            FieldFilter("state", "==", RunState.RECEIVED.value), FieldFilter("source.publisher", "==", "resume")
+        )
+
+    def going_on_from(self, folder: str) -> Iterator[Run]:
+        """Runs whose last checkpoint lies below a prefix that ends with a slash, whatever their state."""
+        beyond = folder.removesuffix("/") + "0"  # the character after the slash
+        yield from self._query(
+            FieldFilter("checkpoint.object", ">=", folder), FieldFilter("checkpoint.object", "<", beyond)
+        )
+
     def awaiting_data(self, tenant: str, folder: str) -> Iterator[Run]:
         """Runs of one drop's folder that wait for files."""
         yield from self.of_folder(tenant, folder, RunState.AWAITING_DATA)

@@ -287,7 +287,7 @@ def _needed(query: Query) -> tuple[frozenset[str], Index] | None:
         if one.field_filter.op in {operators.EQUAL, operators.IN}  # type: ignore[union-attr]
     }
     ordered = tuple((order.field.field_path, order.direction.name) for order in structured.order_by)
-    beyond = [f.field_filter.field.field_path for f in filters if f.field_filter.field.field_path not in equal]
+    beyond = list(dict.fromkeys(path for f in filters if (path := f.field_filter.field.field_path) not in equal))
     ordered = ordered or tuple((field, "ASCENDING") for field in beyond)
     if len(ordered) > 1 or (equal and ordered) or len(equal) > 2:
         return frozenset(equal), ordered
@@ -317,13 +317,16 @@ def test_indexes_are_those_that_the_queries_need(monkeypatch: pytest.MonkeyPatch
     list(queries.awaiting_data("acme", "bot"))
     list(queries.of_folder("acme", "bot", RunState.QUEUED, RunState.TRAINING))
     queries.last_of_folder("acme", "bot", datetime.now(UTC))
+    queries.to_sweep(datetime.now(UTC), 10)
+    list(queries.to_be_taken_up())
+    list(queries.going_on_from("acme/bot/.checkpoints/acme-bot-0123456789/"))
     for states in ((), (RunState.QUEUED, RunState.TRAINING)):
         for name in (None, "bot"):
             queries.of_tenant("acme", states=states, name=name)
     methods = {name for name in vars(RunQueries) if not name.startswith("_")}
     assert methods == {
         "attempts", "in_intake", "waiting", "count_queued", "asked_to_end", "with_pending_outbox", "awaiting_data",
-        "of_folder", "last_of_folder", "of_tenant",
+        "of_folder", "last_of_folder", "of_tenant", "to_sweep", "to_be_taken_up", "going_on_from",
     }, "ask the new one above, too"  # fmt: skip
     needed = {need for query in asked if (need := _needed(query)) is not None}
     there = [
