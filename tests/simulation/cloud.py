@@ -48,7 +48,9 @@ class Cloud:
     """Objects → generations whose event was lost."""
 
     @classmethod
-    def of(cls, world: World, gpu_quota: int) -> Cloud:
+    def of(
+        cls, world: World, gpu_quota: int, *, leftovers_after_s: int = 4000, checkpoints_kept_s: int = 7200
+    ) -> Cloud:
         """A cloud in which nothing has happened."""
         settings = Settings(
             project="simulated",
@@ -59,6 +61,8 @@ class Cloud:
             stuck_after_s=120,
             hung_after_s=300,
             gpu_quota=gpu_quota,
+            leftovers_after_s=leftovers_after_s,
+            checkpoints_kept_s=checkpoints_kept_s,
         )
         database, objects, topics = firestore.Database(world), storage.Storage(world), pubsub.Topics(world)
         jobs = cloud_run.CloudRun(world, lambda environment: trainers.run(environment))

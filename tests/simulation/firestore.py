@@ -284,8 +284,18 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": lambda have, want: bool(have == want),
     "in": lambda have, want: have in want,
     ">": lambda have, want: bool(have > want),
+    ">=": lambda have, want: bool(have >= want),
+    "<=": lambda have, want: bool(have <= want),
     "<": lambda have, want: bool(have < want),
 }
+
+
+def _field(document: dict[str, Any], path: str) -> Any:
+    """What a path of fields leads to; None where it ends before."""
+    if "." not in path:
+        return document.get(path)
+    outer, _, inner = path.partition(".")
+    return _field(document.get(outer) or {}, inner)
 
 
 @dataclass(slots=True)
@@ -331,7 +341,7 @@ class Collection:
         found = list(self.database.documents(self.path).items())
         for condition in self.filters:
             name, compare, want = condition.field_path, _COMPARE[condition.op_string], condition.value
-            found = [one for one in found if (have := one[1].get(name)) is not None and compare(have, want)]
+            found = [one for one in found if (have := _field(one[1], name)) is not None and compare(have, want)]
         if self.order or self.at_most is not None:
             found.sort()  # by id, as Firestore does where nothing else decides
         for name, is_descending in reversed(self.order):

@@ -21,6 +21,9 @@ from tests.simulation.scenario import FAULTS_END_S, Asked
 from tests.simulation.training import SimulatedError
 
 _VERSION = re.compile(r"([^/]+)/([^/]+)/v(\d+)/(.+)")
+_LEFT = re.compile(r"([^/]+)/([^/]+)/\.(staging|checkpoints)/([^/]+)/.+")
+OUTLIVES_EXECUTIONS_S = 4000
+"""Longer than any execution lasts, and than what is on its way when it ends."""
 _EXPECTED = (GoogleAPICallError, RetryError, TimeoutError, SimulatedError)
 _CENT = 1e-4
 _STATES = {state.value: state for state in RunState}
@@ -54,6 +57,7 @@ class Invariants:
         cloud.database.observers.append(self._committed)
         cloud.storage.touched.append(self._touched)
         cloud.storage.finalized.append(self._written)
+        cloud.storage.deleted.append(self._deleted)
         cloud.jobs.started.append(self._started)
 
     def broken(self, what: str) -> None:
@@ -125,6 +129,8 @@ class Invariants:
             step = (after["checkpoint"] or {}).get("step", 0)
             if step <= (before["resumed_step"] or 0):
                 self.broken(f"an attempt at {run_id} came to nothing and is not counted")
+        if left is RunState.RECEIVED and entered is RunState.VALIDATING:
+            self._check_taken_up(run_id, after)
         if before["dataset"] is not after["dataset"]:
             self._check_pins(run_id, before["dataset"]["files"], after["dataset"]["files"])
         if before["artifacts"] is not None:
@@ -265,6 +271,39 @@ class Invariants:
         if file == CHECKSUMS:
             self._check_files(run_id, f"{tenant}/{adapter}/v{version}/", self.cloud.document("runs", run_id))
 
+    def _deleted(self, bucket: str, name: str) -> None:
+        """Nothing goes that anybody may still need, whoever deletes it."""
+        if bucket != ARTIFACTS:
+            return
+        match = _LEFT.fullmatch(name)
+        if match is None:
+            self.broken(f"{name} is deleted")
+            return
+        kind, run_id = match[3], match[4]
+        run = self.cloud.document("runs", run_id)
+        if _STATES[run["state"]] not in _FINAL and run["artifacts"] is None:
+            self.broken(f"{name} is deleted, and {run_id} is {run['state']}")
+        if kind == "checkpoints":
+            self._check_unneeded(name, run["artifacts"] is not None)
+
+    def _check_unneeded(self, name: str, is_published: bool) -> None:
+        """No run goes on, or may yet be taken up, from a checkpoint that is deleted."""
+        folder = name.rpartition("/")[0] + "/"
+        for run_id, run in self.cloud.database.documents("runs").items():
+            held = (run["checkpoint"] or {}).get("object", "")
+            if not held.startswith(folder) or (is_published and f"/{run_id}/" in name):
+                continue
+            if run["finished_at"] is None:
+                self.broken(f"{name} is deleted, and {run_id}, which is {run['state']}, goes on from there")
+            elif (self.world.now() - run["finished_at"]).total_seconds() < self.cloud.settings.checkpoints_kept_s:
+                self.broken(f"{name} is deleted, and {run_id} may still be resumed")
+
+    def _check_taken_up(self, run_id: str, run: Stored) -> None:
+        """What a run is to go on from is there."""
+        held = (run["checkpoint"] or {}).get("object")
+        if held is not None and held not in self.cloud.storage.present.get(ARTIFACTS, {}):
+            self.broken(f"{run_id} takes up {held}, which is gone")
+
     def _started(self, run: cloud_run.Run) -> None:
         key = (run.run_id, run.epoch)
         if key not in self.claims:
@@ -312,6 +351,11 @@ class Invariants:
             and all(not self.cloud.jobs.is_alive(run) for run in self.cloud.jobs.executions.values())
         )
 
+    def next_sweep_s(self) -> float | None:
+        """When the next run that has ended is to be looked at again; None where nothing is left to sweep."""
+        due = [run["sweep_at"] for run in self.cloud.database.documents("runs").values() if run["sweep_at"] is not None]
+        return (min(due) - self.world.began).total_seconds() if due else None
+
     def only_budgets_are_waited_for(self) -> bool:
         """What is left waits for another month."""
         runs = self.cloud.database.documents("runs").values()
@@ -332,7 +376,7 @@ class Invariants:
         return [
             f"{run_id} is {run['state']} ({run['state_reason']})" + (", unannounced" if run["outbox_pending"] else "")
             for run_id, run in runs
-            if run["outbox_pending"] or _STATES[run["state"]] not in _FINAL
+            if run["outbox_pending"] or _STATES[run["state"]] not in _FINAL or run["sweep_at"] is not None
         ]
 
     def check_end(self) -> None:
@@ -432,6 +476,10 @@ class Invariants:
             elif self.cloud.storage.names(ARTIFACTS, run["artifacts"]["staged"]):
                 self.broken(f"{run['artifacts']['staged']} was not emptied")
             self._check_files(run_id, prefix, run)
+        if self.cloud.settings.leftovers_after_s >= OUTLIVES_EXECUTIONS_S:
+            left = [name for name in self.cloud.storage.present.get(ARTIFACTS, {}) if _LEFT.fullmatch(name)]
+            if left:
+                self.broken(f"left for ever: {left}")
         newest: dict[str, Stored] = {}
         for run in runs.values():
             folder = layout.drop_prefix(run["tenant"], run["folder"] or run["name"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
 
-from adaptml import lifecycle, protocol, publishing, quota
+from adaptml import leftovers, lifecycle, protocol, publishing, quota
 from adaptml.jobs import Execution
 from adaptml.objects import ObjectStore
 from adaptml.protocol import Change
@@ -113,10 +113,15 @@ def _put_whatever_is_there(self: Any, bucket: str, name: str, body: bytes, metad
     return _real_put(self, bucket, name, body, metadata, None)
 
 
+def _needed_by_those_that_ended(holders: Sequence[Run], _asked_for: Any, now: datetime, settings: Settings) -> datetime:
+    return _real_needed_until([run for run in holders if run.finished_at is not None], (), now, settings)
+
+
 def _nothing(*_: object, **__: object) -> None:
     return None
 
 
+_real_needed_until = leftovers._needed_until
 _NO_OUTBOX_AT_TICKS = _without(RunQueries, "with_pending_outbox", lambda _: iter(()))
 _NO_OUTBOX_AT_DUPLICATES = [
     _without(module, "begin", lambda services, run: (lifecycle.create(services, run), services.runs.get(run.run_id))[1])
@@ -144,6 +149,14 @@ MUTATIONS: dict[str, Mutation] = {
     "lease alone": Mutation("an attempt without a heartbeat is taken for dead", _without(
         reconciler, "_of_owned", _dead_when_silent)),
     "no sweep": Mutation("nobody looks for lost events", _without(reconciler, "sweep_drops", _nothing)),
+    "no sweep of leftovers": Mutation("what dead attempts left stays for ever", _without(
+        reconciler, "sweep_leftovers", _nothing)),
+    "swept at once": Mutation("checkpoints go though their run may be resumed", _without(
+        leftovers, "_needed_until", lambda _holders, _asked_for, now, _settings: now)),
+    "swept while in use": Mutation("checkpoints go though an open run goes on from them", _without(
+        leftovers, "_needed_until", _needed_by_those_that_ended)),
+    "resumed too late": Mutation("a RESUME is promised a checkpoint that may be gone", _without(
+        intake, "resumable_until", _nothing)),
     "commit again": Mutation("a run that has its version gets another", _without(
         protocol, "is_committed", lambda _: False)),
     "one staging folder": Mutation("all executions of a run upload to one place", _without(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tests.simulation.cloud import SWEEP_EVERY, TICK_S, Cloud
-from tests.simulation.invariants import Invariants
+from tests.simulation.invariants import OUTLIVES_EXECUTIONS_S, Invariants
 from tests.simulation.scenario import FAULTS_END_S, Scenario
 from tests.simulation.stage import Stage
 from tests.simulation.world import World
@@ -34,7 +34,14 @@ def play(seed: int, *, trace: bool = False) -> Outcome:
     """Plays the schedule that a seed stands for. The stage must be set (`stage.installed`)."""
     world = World(seed, trace=trace)
     Stage.world = world
-    cloud = Cloud.of(world, gpu_quota=world.random.randint(1, 3))
+    # Swept early, so that it meets whatever else goes on, or once every execution that was cut off has ended.
+    leftovers_after_s = world.random.choice((60, 60, OUTLIVES_EXECUTIONS_S))
+    cloud = Cloud.of(
+        world,
+        gpu_quota=world.random.randint(1, 3),
+        leftovers_after_s=leftovers_after_s,
+        checkpoints_kept_s=world.random.choice((60, 300, 300, 3600)),
+    )
     scenario = Scenario(cloud)
     invariants = Invariants(cloud, scenario.asked)
     Stage.unexpected = invariants.unexpected
@@ -48,7 +55,13 @@ def play(seed: int, *, trace: bool = False) -> Outcome:
         if world.time < FAULTS_END_S + (SWEEP_EVERY + 1) * TICK_S:
             return False
         if invariants.is_quiet():
-            return True
+            swept_at = invariants.next_sweep_s()
+            if swept_at is not None and swept_at > world.time:
+                world.jump(swept_at)
+                deadline = world.time + PATIENCE_S
+            elif swept_at is not None and world.time > deadline:
+                invariants.broken("what attempts left is not swept")
+            return swept_at is None
         invariants.check_silence()
         if world.time > deadline:
             invariants.broken(f"unfinished: {'; '.join(invariants.unfinished())}")

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -21,7 +22,7 @@ import msgspec
 from google.api_core.retry import retry_base, retry_unary
 from pydantic import BaseModel
 
-from adaptml import lifecycle, report
+from adaptml import leftovers, lifecycle, report
 from adaptml.dataset.check import DataSource
 from adaptml.runs import documents
 from adaptml.verdict import Verdict, check_drop
@@ -94,6 +95,7 @@ def installed() -> Iterator[None]:
         stack.enter_context(mock.patch.object(intake, "check_drop", _check_drop))
         stack.enter_context(mock.patch.object(intake, "_tokenizers", _no_tokenizers))
         stack.enter_context(mock.patch.object(documents, "Run", _ReadOnce))
+        stack.enter_context(mock.patch.object(leftovers, "CLOCKS_DIFFER", timedelta(seconds=6)))
         for module in (lifecycle, report):
             stack.enter_context(mock.patch.object(module, "json", _Json))
         stack.enter_context(_logs())

@@ -43,6 +43,8 @@ class Storage:
     finalized: list[Callable[[Held], None]] = field(default_factory=list)
     touched: list[Callable[[str, str, str], None]] = field(default_factory=list)
     """Called with bucket, name and what is done with each object that a process touches."""
+    deleted: list[Callable[[str, str], None]] = field(default_factory=list)
+    """Called with bucket and name of each object that is deleted."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Local files of processes, so that no disk is needed."""
     _generation: int = 0
@@ -175,6 +177,8 @@ class Blob:
         if if_generation_match not in {None, objects[self.name].generation}:
             raise PreconditionFailed(self.name)
         del objects[self.name]
+        for tell in self._storage.deleted:
+            tell(self.bucket.name, self.name)
         if fate is Fate.LOST:
             self._storage.world.lose()
 
