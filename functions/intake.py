@@ -125,8 +125,8 @@ def reject(services: Services, run: Run, problems: list[Problem]) -> None:
 def _take_up(services: Services, run: Run) -> Change:
     """The manifest, the pinned data and the last checkpoint of the run that this one resumes."""
     last = services.runs.find(run.source.resumes) if run.source.resumes else None
-    if last is None or last.manifest is None or not_resumable(last):
-        return _rejected([problem("nothing_to_resume", why=not_resumable(last))])
+    if last is None or last.manifest is None or _not_resumable(last):
+        return _rejected([problem("nothing_to_resume", why=_not_resumable(last))])
     until = resumable_until(last, services.settings)
     if until is not None and until <= services.now():
         return _rejected([problem("checkpoint_gone", run_id=last.run_id)])
