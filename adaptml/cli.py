@@ -16,7 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from adaptml import folder as drop
-from adaptml import operate, show
+from adaptml import show
+from adaptml.commands import adapters, operate, runs
 from adaptml.dataset.check import DataSource
 from adaptml.report import manifest_report, rejected_markdown, to_json, validation_report
 from adaptml.tokens.chat import ChatTokenizer
@@ -38,7 +39,16 @@ def adaptml() -> None:
     """Fine-tune an LLM by copying a folder into a bucket."""
 
 
+app.command()(runs.drop)
+app.command()(runs.watch)
+app.command()(runs.cancel)
+app.command()(runs.resume)
+app.command()(adapters.adapters)
+app.command()(adapters.promote)
+app.command()(adapters.rollback)
+app.command()(adapters.compare)
 app.add_typer(operate.dead_letters, name="dead-letters")
+app.command()(operate.replay)
 app.command()(operate.rebuild)
 
 

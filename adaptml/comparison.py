@@ -120,10 +120,8 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _data(of: Lineage) -> dict[str, str]:
-    files = {
-        f"{file.role}: {file.name}": f"{file.size:,} bytes, generation {file.generation}, crc32c {file.crc32c}"
-        for file in of.data
-    }
+    """Files by their content: one that was copied again is the same."""
+    files = {f"{file.role}: {file.name}": f"{file.size:,} bytes, crc32c {file.crc32c}" for file in of.data}
     counts = {"examples to train on": of.train_examples, "examples held out in files": of.validation_examples}
     return files | {name: f"{count:,}" for name, count in counts.items()} | {"tokens an epoch": f"{of.tokens:,}"}
 
@@ -148,7 +146,9 @@ _FIGURES: dict[str, tuple[str, str]] = {
 
 def _measures(before: Lineage, after: Lineage) -> Iterator[Measure]:
     for what, (field, form) in _FIGURES.items():
-        yield _measure(what, getattr(before.metrics, field), getattr(after.metrics, field), form)
+        one, other = getattr(before.metrics, field), getattr(after.metrics, field)
+        if one is not None or other is not None:
+            yield _measure(what, one, other, form)
     yield _measure("cost, USD", before.cost_usd, after.cost_usd, "{:.4f}")
 
 

@@ -87,6 +87,15 @@ class ObjectStore:
         """Uploads a file, whatever the name holds; the service checks the content by its crc32c."""
         self._client.bucket(bucket).blob(name).upload_from_filename(str(path), checksum="crc32c")
 
+    def upload(self, bucket: str, name: str, stream: BinaryIO) -> int:
+        """Uploads what is left of a stream, whatever the name holds, and returns the generation that it got.
+
+        The service checks the content by its crc32c.
+        """
+        blob = self._client.bucket(bucket).blob(name)
+        blob.upload_from_file(stream, checksum="crc32c")
+        return int(blob.generation)
+
     def download(self, pinned: PinnedObject, path: Path) -> None:
         """Writes the content to a file, checked by its crc32c. Raises ObjectGone, and google-resumable-media's
         DataCorruption."""

@@ -16,15 +16,17 @@ PACKAGES = ("schemas", "adaptml", "functions")
 SUFFIXES = {".py", ".yaml"}
 LEFT_OUT = {
     "functions/build.py",
-    *(f"adaptml/{name}.py" for name in ("cli", "folder", "operate", "rebuild", "show", "watch")),
+    *(f"adaptml/{name}.py" for name in ("cli", "folder", "rebuild", "show", "watch")),
 }
 """Not for a function: this program, and the command with its views in a terminal."""
+COMMANDS = "adaptml/commands/"
+"""Nor are its parts."""
 
 MAIN = '''"""Entry points for the Functions buildpack; they live in functions/main.py."""
 
-from functions.main import commands, dispatch, intake, reconcile, requests, undelivered
+from functions.main import api, commands, dispatch, intake, reconcile, requests, undelivered
 
-__all__ = ["commands", "dispatch", "intake", "reconcile", "requests", "undelivered"]
+__all__ = ["api", "commands", "dispatch", "intake", "reconcile", "requests", "undelivered"]
 '''
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -37,7 +39,7 @@ def files() -> dict[str, bytes]:
         for path in sorted((ROOT / package).rglob("*"))
         if path.is_file() and path.suffix in SUFFIXES
     }
-    kept = {name: content for name, content in found.items() if name not in LEFT_OUT}
+    kept = {name: content for name, content in found.items() if name not in LEFT_OUT and not name.startswith(COMMANDS)}
     requirements = (ROOT / "functions" / "requirements.txt").read_bytes()
     return kept | {"main.py": MAIN.encode(), "requirements.txt": requirements}
 

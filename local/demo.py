@@ -11,13 +11,13 @@ from pathlib import Path
 
 from google.cloud import firestore, storage
 from rich.console import Console
-from rich.live import Live
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from adaptml import watch
+from adaptml.commands.following import follow
 from adaptml.objects import ObjectStore
 from adaptml.outcome import Fact, outcome, size
 from adaptml.runs.store import RunStore
@@ -67,31 +67,13 @@ def _run_demo(began: float) -> int:
     subprocess.run(command, check=True, timeout=120)
     copied = time.monotonic()
     run_id = _run_id(objects)
-    run = follow(runs, run_id, within_s=FINISH_WITHIN_S)
+    run = follow(runs, run_id, console, within_s=FINISH_WITHIN_S)
     if run is None or run.state is not RunState.SUCCEEDED:
         console.print(f"the run did not succeed; logs: {paths.LOGS}", style="red")
         return 1
     adapter = _fetch(objects, run, paths.HOME / "demo" / "adapter")
     _show(run, adapter, took_s=time.monotonic() - copied, total_s=time.monotonic() - began)
     return 0
-
-
-def follow(runs: RunStore, run_id: str, *, within_s: float) -> Run | None:
-    """Shows the run until it has ended; None when that takes too long."""
-    deadline, shown = time.monotonic() + within_s, ""
-    with Live(console=console, refresh_per_second=4, transient=False) as live:
-        while time.monotonic() < deadline:
-            run = runs.find(run_id)
-            if run is not None:
-                if console.is_terminal:
-                    live.update(watch.view(run, runs.curve(run_id), with_outcome=False))
-                elif (text := watch.line(run)) != shown:
-                    shown = text
-                    print(text, flush=True)
-                if run.state.is_final:
-                    return run
-            time.sleep(0.4)
-    return None
 
 
 def _run_id(objects: ObjectStore) -> str:

@@ -40,8 +40,13 @@ def test_of_the_data_files_that_were_replaced_added_or_left_out_are_named() -> N
         {"dataset": DatasetSummary(files=[again, more], train_examples=12, tokens=500)},
     )
     assert [d.what for d in found.data] == ["train: train.jsonl", "examples to train on", "train: more.jsonl"]
-    assert "generation 2" in found.data[0].after
+    assert "BBBB" in found.data[0].after
     assert found.data[2].before == ""
+
+
+def test_a_file_that_was_copied_again_is_the_same() -> None:
+    again = FILE.model_copy(update={"generation": 2})
+    assert compared({"dataset": DatasetSummary(files=[FILE])}, {"dataset": DatasetSummary(files=[again])}).data == []
 
 
 def test_figures_stand_beside_each_other_with_their_change() -> None:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from adaptml.cli import app
-from adaptml.operate import USAGE
+from adaptml.commands.deployment import USAGE
 
 UNSET: dict[str, str | None] = dict.fromkeys(
     ("GOOGLE_CLOUD_PROJECT", "ADAPTML_DROPS_BUCKET", "ADAPTML_ARTIFACTS_BUCKET")

@@ -18,8 +18,9 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from typer.testing import CliRunner
 
-from adaptml import operate, watch
+from adaptml import watch
 from adaptml.cli import app
+from adaptml.commands import operate
 from adaptml.logs import CloudFormatter
 from schemas.errors import problem
 from schemas.manifest import is_safe_file_name

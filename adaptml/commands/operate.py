@@ -7,11 +7,9 @@ when one of them is called.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from adaptml.commands.deployment import DONE, FAILED, USAGE, connected
 from adaptml.quota import usd
 from schemas.text import printable
 
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
     from adaptml.rebuild import Plan
     from adaptml.services import Services
     from schemas.run import DeadLetter
-
-DONE, FAILED, USAGE = 0, 1, 2
-
-_SETTINGS = ("GOOGLE_CLOUD_PROJECT", "ADAPTML_DROPS_BUCKET", "ADAPTML_ARTIFACTS_BUCKET")
 
 dead_letters = typer.Typer(pretty_exceptions_enable=False)
 
@@ -51,7 +46,7 @@ def list_dead_letters(
     """
     if context.invoked_subcommand is not None:
         return
-    with _cloud() as services:
+    with connected() as services:
         found = _selected(services, topic)
     if as_json:
         for letter in found:
@@ -81,7 +76,7 @@ def replay(
     if bool(wanted) == every:
         errors.print("name messages, or give --all; `adaptml dead-letters` lists them")
         raise typer.Exit(USAGE)
-    with _cloud() as services:
+    with connected() as services:
         found = [letter for letter in _selected(services, topic) if every or letter.message_id in wanted]
         unknown = sorted(wanted - {letter.message_id for letter in found})
         failed = [letter for letter in found if not _replay(services, letter, console, errors, again=again)]
@@ -129,7 +124,7 @@ def rebuild(
     to do; 1 refused, or an object of the audit trail could not be read; 2 wrong use.
     """
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    with _cloud() as services:
+    with connected() as services:
         from adaptml.rebuild import plan, write
 
         if do_write and not missing_only and not services.runs.is_empty():
@@ -146,36 +141,6 @@ def rebuild(
         elif found.missing:
             console.print("nothing was written; to do it: adaptml rebuild --write", markup=False, soft_wrap=True)
     raise typer.Exit(FAILED if found.unreadable else DONE)
-
-
-@contextmanager
-def _cloud() -> Iterator[Services]:
-    """The services that the environment names; what is missing is said in a line."""
-    errors = Console(stderr=True, highlight=False)
-    try:
-        from google.api_core.exceptions import GoogleAPICallError, RetryError
-        from google.auth.exceptions import GoogleAuthError
-
-        from adaptml.services import Services
-    except ImportError as missing:
-        errors.print(
-            f"{missing.name} is missing; install it: pip install 'adaptml[cloud]'", markup=False, soft_wrap=True
-        )
-        raise typer.Exit(USAGE) from None
-    try:
-        services = Services.from_env()
-    except KeyError:
-        unset = ", ".join(name for name in _SETTINGS if name not in os.environ)
-        errors.print(f"not set: {unset}; which deployment? The local cloud's settings: . .local/env", soft_wrap=True)
-        raise typer.Exit(USAGE) from None
-    except GoogleAuthError as refused:
-        errors.print(f"no credentials: {type(refused).__name__}; try: gcloud auth application-default login")
-        raise typer.Exit(USAGE) from None
-    try:
-        yield services
-    except (GoogleAPICallError, RetryError, GoogleAuthError) as error:
-        errors.print(f"a service did not answer as it should: {type(error).__name__}", markup=False, soft_wrap=True)
-        raise typer.Exit(FAILED) from None
 
 
 def _selected(services: Services, topic: str | None) -> list[DeadLetter]:
