@@ -83,7 +83,7 @@ locals {
 
     # The reconciler finishes what a trainer left after its commit.
     { part = "reconcile", kind = "job", on = "trainer", role = local.keeper, why = "looks up executions and cancels those that hang" },
-    { part = "reconcile", kind = "bucket", on = "artifacts", except = ["_"], role = local.writer, why = "copies a committed version to its place and empties its staging folder, where the trainer died" },
+    { part = "reconcile", kind = "bucket", on = "artifacts", except = ["_"], role = local.writer, why = "copies a committed version to its place where the trainer died; deletes what attempts left of runs that have ended" },
 
     { part = "trainer", kind = "bucket", on = "drops", role = "roles/storage.objectViewer", why = "reads the pinned data of its run" },
     { part = "trainer", kind = "bucket", on = "models", role = "roles/storage.objectViewer", why = "reads the base model, mounted" },

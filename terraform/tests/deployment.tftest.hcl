@@ -192,7 +192,7 @@ run "defaults" {
 
   # Somebody hears of it.
   assert {
-    condition     = toset(keys(module.alerts.policies)) == toset(["dead_letters", "failed_runs", "refused_in_training", "stuck_queue", "not_reconciled", "spend", "no_tick"])
+    condition     = toset(keys(module.alerts.policies)) == toset(["dead_letters", "failed_runs", "failed_executions", "stuck_queue", "not_reconciled", "spend", "no_tick"])
     error_message = "There is an alert for dead letters, failed runs, a stuck queue and spending."
   }
   assert {
@@ -202,6 +202,10 @@ run "defaults" {
   assert {
     condition     = length(google_billing_budget.month) == 0
     error_message = "Without a billing account there is no budget."
+  }
+  assert {
+    condition     = length(module.alerts.policies["failed_runs"].conditions) == 2 && module.alerts.policies["failed_runs"].combiner == "OR"
+    error_message = "A run that fails is told of by functions or by the job."
   }
 }
 

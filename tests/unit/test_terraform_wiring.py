@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,10 +21,12 @@ from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER, OTEL_TR
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from adaptml import tracing
+from adaptml import lifecycle, tracing
 from adaptml.clock import utc_now
 from adaptml.jobs import EMULATOR_HOST
+from adaptml.protocol import to_error
 from adaptml.runs.documents import Documents
+from adaptml.runs.outbox import audit_event
 from adaptml.runs.queries import RunQueries
 from adaptml.settings import Settings
 from adaptml.trace_export import exporter_of
@@ -33,10 +36,12 @@ from functions.reconciler import Wakeup
 from local import provision, wiring
 from schemas import layout
 from schemas.catalogue import CATALOGUE
+from schemas.errors import problem
 from schemas.run_states import RunState
 from schemas.topology import TOPOLOGY, dead_letter_topic, kind_of, tenant_topic
 from tests.terraform.deployment import DEFAULTS, PROJECT, PUBLISHING, Resource, deployment
 from tests.terraform.sources import ROOT
+from tests.unit.test_protocol import run
 from trainer import prepare
 from trainer.prepared import MODELS_DIR
 
@@ -346,18 +351,21 @@ def _serves(index: list[tuple[str, str]], equal: frozenset[str], ordered: Index)
 # Log metrics, and the lines of code that they are made for.
 LINES: dict[str, list[tuple[str, str, tuple[object, ...]]]] = {
     "failed_attempts": [("trainer/attempt.py", "attempt %d of %s ended: %s", (1, "acme-bot-0123456789", "killed"))],
-    "refused_in_training": [("trainer/attempt.py", "%s [%s]", ("The model is nowhere.", "base_model_unavailable"))],
     "dead_letters": [("adaptml/dead_letters.py", "dead letter %s of %s, run %s: %s", ("1", "run-ready", "r", "why"))],
     "not_reconciled": [
         ("functions/reconciler.py", "run %s could not be reconciled", ("r",)),
         ("functions/reconciler.py", "%s%s could not be taken in", ("acme/bot/", "manifest")),
         ("adaptml/runs/documents.py", "runs/%s cannot be read: %s", ("r", {"state"})),
+    "failed_runs": [
+        ("adaptml/lifecycle.py", "run %s is %s%s", ("acme-bot-0123456789", RunState.FAILED, " (attempts_exhausted)"))
+    ],
     ],
     "unannounced": [("adaptml/lifecycle.py", "announcement of %s revision %d failed: %s", ("r", 2, "Aborted"))],
     "unknown_starts": [
         ("functions/dispatcher.py", "outcome of starting %s epoch %d is not known: %s", ("r", 2, "Unknown"))
     ],
 }
+        ("functions/leftovers.py", "what attempts at %s left could not be deleted", ("r",)),
 
 
 def test_log_metrics_fit_the_lines_that_the_code_logs() -> None:
@@ -383,6 +391,37 @@ def _filters() -> Iterator[tuple[str, str]]:
             for one in (condition["condition_threshold"] or []) + (condition["condition_absent"] or []):
                 if "filter" in one:  # that of subscriptions is known once they have names
                     yield row["display_name"], one["filter"]
+def test_the_metric_of_failed_runs_has_their_code_and_hears_functions_and_job() -> None:
+    [row] = [one for one in _values("google_logging_metric") if one["name"] == "adaptml/failed_runs"]
+    found = re.fullmatch(r'REGEXP_EXTRACT\(jsonPayload\.message, "(.*)"\)', row["label_extractors"]["code"])
+    assert found is not None
+    [(_, line, values)] = LINES["failed_runs"]
+    code = re.search(found[1], line % values)
+    assert code is not None
+    assert code[1] == "attempts_exhausted"
+    assert [label["key"] for label in row["metric_descriptor"][0]["labels"]] == ["code"]
+    for kind in ("cloud_run_job", "cloud_run_revision"):
+        assert f'resource.type="{kind}"' in row["filter"]
+        heard = [text for name, text in _filters() if name == "AdaptML: A run FAILED" and f'"{kind}"' in text]
+        assert len(heard) == 1
+
+
+@pytest.mark.parametrize(("state", "is_counted"), [(S, S is RunState.FAILED) for S in RunState])
+def test_only_runs_that_failed_are_counted_as_such(
+    caplog: pytest.LogCaptureFixture, state: RunState, is_counted: bool
+) -> None:
+    """What the code really logs, against the filter that the metric has."""
+    [row] = [one for one in _values("google_logging_metric") if one["name"] == "adaptml/failed_runs"]
+    found = re.search(r'severity=(\w+) AND jsonPayload\.message=~"(.*)"$', row["filter"])
+    assert found is not None
+    ended = run(state, error=to_error([problem("cancelled")]))
+    with caplog.at_level(logging.INFO):
+        lifecycle._tell(ended, [audit_event(None, ended)])
+    [record] = caplog.records
+    told = record.levelname == found[1] and re.search(found[2], record.getMessage()) is not None
+    assert told == is_counted
+
+
     [dashboard] = _values("google_monitoring_dashboard")
     for tile in json.loads(dashboard["dashboard_json"])["mosaicLayout"]["tiles"]:
         for line in tile["widget"]["xyChart"]["dataSets"]:

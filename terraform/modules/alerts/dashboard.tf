@@ -43,8 +43,14 @@ locals {
       by      = ["resource.label.topic_id"]
     },
     {
-      title   = "What the logs say"
-      lines   = local.counted
+      title   = "Runs that FAILED, by code"
+      lines   = { for told, filter in local.counted.failed_runs : "$${metric.labels.code} (${told})" => filter }
+      aligner = "ALIGN_DELTA"
+      by      = ["metric.label.code"]
+    },
+    {
+      title   = "What else the logs say"
+      lines   = { for name, filters in local.counted : name => one(values(filters)) if name != "failed_runs" }
       aligner = "ALIGN_DELTA"
       by      = []
     },
