@@ -10,7 +10,7 @@ MODELS := .local/models
 # Two at a time, file by file.
 BESIDE := OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test up down status check fuzz soak lint format unit integration e2e bench docs lock archive clean help
+.PHONY: demo test up down dashboard status check fuzz soak lint format unit integration e2e bench docs lock archive clean help
 .PHONY: imagelock torchlock sbom image
 
 help:  ## what there is
@@ -28,6 +28,9 @@ up: $(READY)  ## start the local cloud in the background
 
 down:  ## stop it
 	@if [ -x $(PY) ]; then $(PY) -m local down; fi
+
+dashboard: $(READY)  ## the web page of the running local cloud, on PORT or 8501
+	@$(PY) -m local dashboard
 
 status: $(READY)  ## what of it runs
 	@$(PY) -m local status
@@ -81,6 +84,7 @@ archive: $(READY)  ## the functions as they are deployed: build/functions.zip
 lock: $(READY)  ## resolve the requirements anew
 	$(LOCK) --generate-hashes functions/requirements.in -o functions/requirements.txt
 	$(LOCK) --no-annotate trainer/requirements.in | grep -vE '^(torch|triton|nvidia-(cu|nc|nv)|cuda-)' > trainer/requirements.txt
+	$(LOCK) --generate-hashes dashboard/requirements.in -o dashboard/requirements.txt
 	$(LOCK) --no-annotate tests/requirements.in | grep -vE '^(torch|triton|nvidia-(cu|nc|nv)|cuda-)' > tests/requirements.txt
 
 # The image has Ubuntu 24.04's Python 3.12 and builds nothing: a package without a wheel fails here, not there.

@@ -1,4 +1,4 @@
-"""`python -m local up | down | status | trace | demo | serve`."""
+"""`python -m local up | down | status | trace | demo | dashboard | serve`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("down", help="stop it")
     commands.add_parser("status", help="say what runs")
     commands.add_parser("serve", help="run it in the foreground")
+    commands.add_parser("dashboard", help="serve its web page")
     trace = commands.add_parser("trace", help="show what became of a run, step by step")
     trace.add_argument("run", help="the run's id")
     demo = commands.add_parser("demo", help="copy the demo drop in and follow its run to an adapter")
@@ -30,6 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
                 return cloud.down()
             case "status":
                 return cloud.status()
+            case "dashboard":
+                from local import page
+
+                return page.serve()
             case "trace":
                 return show_trace(options.run)
             case "demo":

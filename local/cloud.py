@@ -37,7 +37,7 @@ def up() -> int:
         return 1
     print(f"the local cloud is ready after {time.monotonic() - started:.0f} s")
     print(f"  . {shown(paths.ENV_FILE)}      then gsutil, gcloud storage and every Google client reach it")
-    print(f"  logs: {shown(paths.LOGS)}/      stop it: make down")
+    print(f"  logs: {shown(paths.LOGS)}/      its web page: make dashboard      stop it: make down")
     return 0
 
 

@@ -50,6 +50,14 @@ def gsutil() -> str:
     return str(program)
 
 
+def chromium() -> str:
+    """The browser that the dashboard is tested in. Raises Missing."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        raise Missing("chromium is missing: apt-get install -y chromium   (only the dashboard's tests need it)")
+    return found
+
+
 def check() -> None:
     """Raises Missing with one line for each thing that is missing."""
     lines = []

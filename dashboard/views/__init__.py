@@ -1,0 +1,1 @@
+"""A module for each page; `show` draws it. Of a folder named pages Streamlit would serve each file by itself."""
