@@ -19,6 +19,8 @@ from adaptml.planning.advice import longest_sequence
 from adaptml.planning.estimate import cost_usd, estimate, training_seconds
 from adaptml.planning.memory import gpu_memory_span
 from adaptml.planning.span import Span
+from docs.prices import prices
+from functions.api.app import APP
 from schemas.aliases import ALIASES, DECIDED, WRAPPERS, Alias
 from schemas.catalogue import CATALOGUE, FAMILIES
 from schemas.errors import CODES
@@ -148,6 +150,7 @@ def documents() -> dict[str, str]:
         "docs/messages.md": messages(),
         "docs/models.md": models(),
         "docs/states.md": states(),
+        "docs/prices.md": _NOTE + prices(),
         "schemas/manifest.schema.json": json.dumps(manifest_schema(), indent=2, ensure_ascii=False) + "\n",
     }
 
