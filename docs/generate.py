@@ -20,7 +20,6 @@ from adaptml.planning.estimate import cost_usd, estimate, training_seconds
 from adaptml.planning.memory import gpu_memory_span
 from adaptml.planning.span import Span
 from docs.prices import prices
-from functions.api.app import APP
 from schemas.aliases import ALIASES, DECIDED, WRAPPERS, Alias
 from schemas.catalogue import CATALOGUE, FAMILIES
 from schemas.errors import CODES
