@@ -69,6 +69,28 @@ def test_a_drop_is_one_trace_from_its_event_to_its_version_with_a_retry_in_it(cl
     assert "attempt" in above(steps, next(step for step in steps if step.name == "publish version"))
 
 
+def test_a_killed_attempt_leaves_a_trace_that_the_reconciler_and_the_next_go_on_with(cloud: TestCloud) -> None:
+    run = cloud.wait(drop(cloud, "killed", fault="die-training", faults="1"), S.SUCCEEDED)
+    assert (run.state, run.attempt) == (S.SUCCEEDED, 2)
+    steps = spans(cloud, run)
+    assert len({step.trace_id for step in steps}) == 1
+    assert [step.attributes["adaptml.attempt"] for step in steps if step.name == "attempt"] == [2]
+    assert [step.service for step in steps if step.name == "reconcile Apply"] == ["reconcile"]
+
+
+def test_a_run_that_is_taken_up_again_is_linked_to_its_trace(cloud: TestCloud) -> None:
+    first = cloud.wait(drop(cloud, "taken-up", fault="refuse"), S.FAILED)
+    at = cloud.put("acme/taken-up/RESUME", "")
+    again = cloud.wait(cloud.run_id("acme", "taken-up", at, "RESUME"), S.FAILED)
+    before, after = traceparent.parse(first.traceparent), traceparent.parse(again.traceparent)
+    assert before is not None
+    assert after is not None
+    # The sweep may have found the file as well; what came second is in a trace of its own.
+    (took,) = [step for step in spans(cloud, again) if int(step.span_id, 16) == after.span_id]
+    assert took.name == "take in RESUME"
+    assert f"0x{before.trace_id:032x}" in took.links
+
+
 def test_the_message_carries_the_trace_to_the_dispatcher_and_to_listeners(cloud: TestCloud) -> None:
     run = cloud.wait(drop(cloud, "carried"), S.SUCCEEDED)
     steps = spans(cloud, run)
