@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from google.api_core.exceptions import NotFound
 from google.cloud import pubsub_v1
 
 from adaptml import tracing
@@ -16,6 +17,14 @@ class Bus:
     def __init__(self, publisher: pubsub_v1.PublisherClient, project: str) -> None:
         self._publisher = publisher
         self._project = project
+
+    def has_topic(self, topic: str) -> bool:
+        """Whether there is one. Raises google.api_core.exceptions.GoogleAPICallError."""
+        try:
+            self._publisher.get_topic(topic=self._publisher.topic_path(self._project, topic))
+        except NotFound:
+            return False
+        return True
 
     def publish(self, topic: str, message: Message, timeout_s: float = 30, **attributes: str) -> None:
         """Raises google.api_core.exceptions.GoogleAPICallError, or TimeoutError."""

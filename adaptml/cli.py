@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from adaptml import folder as drop
 from adaptml import show
-from adaptml.commands import adapters, operate, runs
+from adaptml.commands import adapters, doctor, listing, operate, runs
 from adaptml.dataset.check import DataSource
 from adaptml.report import manifest_report, rejected_markdown, to_json, validation_report
 from adaptml.tokens.chat import ChatTokenizer
@@ -40,7 +40,9 @@ def adaptml() -> None:
 
 
 app.command()(runs.drop)
+app.command()(listing.runs)
 app.command()(runs.watch)
+app.command()(listing.logs)
 app.command()(runs.cancel)
 app.command()(runs.resume)
 app.command()(adapters.adapters)
@@ -50,6 +52,7 @@ app.command()(adapters.compare)
 app.add_typer(operate.dead_letters, name="dead-letters")
 app.command()(operate.replay)
 app.command()(operate.rebuild)
+app.command()(doctor.doctor)
 
 
 @app.command()

@@ -6,18 +6,27 @@ when one of them is called.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from adaptml.commands.deployment import DONE, FAILED, USAGE, connected
+from adaptml.commands.deployment import (
+    DONE,
+    FAILED,
+    USAGE,
+    JsonOption,
+    connected,
+    errors,
+    out,
+    print_json,
+    print_lines,
+)
 from adaptml.quota import usd
 from schemas.text import printable
 
@@ -38,7 +47,7 @@ TopicOption = Annotated[str | None, typer.Option("--topic", help="Only messages 
 def list_dead_letters(
     context: typer.Context,
     topic: TopicOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Messages that no function took: list them, or publish them again.
 
@@ -49,12 +58,11 @@ def list_dead_letters(
     with connected() as services:
         found = _selected(services, topic)
     if as_json:
-        for letter in found:
-            sys.stdout.write(json.dumps(letter.model_dump(mode="json")) + "\n")
+        print_lines([letter.model_dump(mode="json") for letter in found])
     elif found:
-        Console(highlight=False).print(_table(found))
+        out.print(_table(found))
     else:
-        Console(highlight=False).print("no dead letters")
+        out.print("no dead letters")
 
 
 @dead_letters.command()
@@ -65,13 +73,13 @@ def replay(
     topic: TopicOption = None,
     every: Annotated[bool, typer.Option("--all", help="All that were not published again yet.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Those, too, that were published again before.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Publish messages to their topic again, and note it.
 
     Whatever was published again is left out the next time. Remove the cause first: a message that is still not taken
     becomes a new dead letter. Exit status: 0 all done; 1 one could not be published, or is not known; 2 wrong use.
     """
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     wanted = set(message_ids or [])
     if bool(wanted) == every:
         errors.print("name messages, or give --all; `adaptml dead-letters` lists them")
@@ -79,36 +87,45 @@ def replay(
     with connected() as services:
         found = [letter for letter in _selected(services, topic) if every or letter.message_id in wanted]
         unknown = sorted(wanted - {letter.message_id for letter in found})
-        failed = [letter for letter in found if not _replay(services, letter, console, errors, again=again)]
-    for message_id in unknown:
-        errors.print(f"{printable(message_id)}: no such dead letter", markup=False, soft_wrap=True)
-    if every and not found:
-        console.print("no dead letters")
-    raise typer.Exit(FAILED if failed or unknown else DONE)
+        outcomes = [_replay(services, letter, again=again) for letter in found]
+    outcomes += [Replayed(message_id, "", is_done=False, said="no such dead letter") for message_id in unknown]
+    if as_json:
+        print_lines([asdict(outcome) for outcome in outcomes])
+    for outcome in [] if as_json else outcomes:
+        console = out if outcome.is_done else errors
+        of = f" of {outcome.topic}" if outcome.topic else ""
+        console.print(f"{printable(outcome.message_id)}{of}: {outcome.said}", markup=False, soft_wrap=True)
+    if not outcomes and not as_json:
+        out.print("no dead letters")
+    raise typer.Exit(DONE if all(outcome.is_done for outcome in outcomes) else FAILED)
 
 
-def _replay(services: Services, letter: DeadLetter, console: Console, errors: Console, *, again: bool) -> bool:
+@dataclass(frozen=True)
+class Replayed:
+    """What became of one message."""
+
+    message_id: str
+    topic: str
+    is_done: bool
+    said: str
+
+
+def _replay(services: Services, letter: DeadLetter, *, again: bool) -> Replayed:
     from google.api_core.exceptions import GoogleAPICallError, RetryError
 
     from adaptml.dead_letters import replay as publish
     from adaptml.objects import ObjectGone
 
-    name = f"{letter.message_id} of {letter.topic}"
+    outcome = partial(Replayed, letter.message_id, letter.topic)
     if letter.replayed_at is not None and not again:
-        console.print(
-            f"{name}: was published again at {letter.replayed_at:%Y-%m-%d %H:%M:%S} UTC", markup=False, soft_wrap=True
-        )
-        return True
+        return outcome(is_done=True, said=f"was published again at {letter.replayed_at:%Y-%m-%d %H:%M:%S} UTC")
     try:
         publish(services, letter)
     except ObjectGone:
-        errors.print(f"{name}: {letter.payload_uri} is gone", markup=False, soft_wrap=True)
-        return False
+        return outcome(is_done=False, said=f"{letter.payload_uri} is gone")
     except (GoogleAPICallError, RetryError, TimeoutError) as error:
-        errors.print(f"{name}: not published: {type(error).__name__}", markup=False, soft_wrap=True)
-        return False
-    console.print(f"{name}: published again", markup=False, soft_wrap=True)
-    return True
+        return outcome(is_done=False, said=f"not published: {type(error).__name__}")
+    return outcome(is_done=True, said="published again")
 
 
 def rebuild(
@@ -116,6 +133,7 @@ def rebuild(
     missing_only: Annotated[
         bool, typer.Option("--missing-only", help="Go on although there are runs; those stay as they are.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write Firestore's documents anew after they were lost, from the artifacts bucket.
 
@@ -123,7 +141,6 @@ def rebuild(
     tenants, quota of GPUs, loss curves and the list of dead letters cannot be rebuilt. Exit status: 0 done, or nothing
     to do; 1 refused, or an object of the audit trail could not be read; 2 wrong use.
     """
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     with connected() as services:
         from adaptml.rebuild import plan, write
 
@@ -131,16 +148,33 @@ def rebuild(
             errors.print("there are runs in Firestore; to write only those that are missing: --missing-only")
             raise typer.Exit(FAILED)
         found = plan(services)
-        console.print(_summary(found))
-        for name in found.unreadable[:20]:
-            errors.print(f"cannot be read: {name}", markup=False, soft_wrap=True)
-        if do_write:
-            written = [is_new for _, is_new in write(services, found)]
-            console.print(f"{sum(written)} runs written, {len(found.runs) - sum(written)} were there")
-            console.print("set limits of tenants and quota of GPUs again (docs/operations.md)")
-        elif found.missing:
-            console.print("nothing was written; to do it: adaptml rebuild --write", markup=False, soft_wrap=True)
+        written = sum(is_new for _, is_new in write(services, found)) if do_write else 0
+    if as_json:
+        print_json(_counts(found) | {"written": written})
+    else:
+        _tell(found, written if do_write else None)
     raise typer.Exit(FAILED if found.unreadable else DONE)
+
+
+def _tell(found: Plan, written: int | None) -> None:
+    """`written` is None where nothing was to be written."""
+    out.print(_summary(found))
+    for name in found.unreadable[:20]:
+        errors.print(f"cannot be read: {name}", markup=False, soft_wrap=True)
+    if written is not None:
+        out.print(f"{written} runs written, {len(found.runs) - written} were there")
+        out.print("set limits of tenants and quota of GPUs again (docs/operations.md)")
+    elif found.missing:
+        out.print("nothing was written; to do it: adaptml rebuild --write", markup=False, soft_wrap=True)
+
+
+def _counts(found: Plan) -> dict[str, Any]:
+    return {
+        "missing": Counter(one.run.state.value for one in found.missing),
+        "stored": len(found.existing),
+        "versions": sum(map(len, found.versions.values())),
+        "unreadable": found.unreadable,
+    }
 
 
 def _selected(services: Services, topic: str | None) -> list[DeadLetter]:

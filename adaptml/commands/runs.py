@@ -112,7 +112,7 @@ def watch(run: RunArgument, tenant: TenantOption, within_s: WithinOption = LONG_
 
 
 def _follow(services: Services, run_id: str, within_s: float, *, as_json: bool) -> int:
-    say = (lambda run: json.dumps(_brief(run), ensure_ascii=False)) if as_json else views.line
+    say = (lambda run: json.dumps(brief(run), ensure_ascii=False)) if as_json else views.line
     ended = follow(
         services.runs, run_id, out, within_s=within_s, say=say, draws=False if as_json else None, with_outcome=True
     )
@@ -168,7 +168,7 @@ def _command(services: Services, run: Run, what: str) -> str:
     return command.command_id
 
 
-def _brief(run: Run) -> dict[str, Any]:
+def brief(run: Run) -> dict[str, Any]:
     """What a program wants of a run."""
     fields = {"run_id", "tenant", "name", "state", "state_reason", "attempt", "progress", "metrics", "cost_usd"}
     fields |= {"error", "created_at", "finished_at"}
