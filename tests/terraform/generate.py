@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from schemas.messages import TOPIC_MESSAGES, Message, avro_schema
+from tests.terraform.alerts import OPERATIONS, with_alerts
 from tests.terraform.rights import SECURITY, with_table
 from tests.terraform.sources import TERRAFORM
 
@@ -19,6 +20,7 @@ def _avro(message: type[Message]) -> str:
 GENERATED: dict[Path, Callable[[], str]] = {
     **{TERRAFORM / "avro" / f"{name}.avsc": partial(_avro, message) for name, message in TOPIC_MESSAGES.items()},
     SECURITY: with_table,
+    OPERATIONS: with_alerts,
 }
 """File → what it should hold."""
 
