@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Json
 
 from schemas.topology import TOPOLOGY
 
@@ -39,15 +40,22 @@ class Settings(BaseModel):
     Cloud Run; 3 is what a project has there without asking."""
     checkpoint_every_s: int = 120
     """Time between two checkpoints of a training."""
-    sweep_window_s: int = 2 * 86_400
     leftovers_after_s: int = 86_400
     """How long after the end of a run an execution that was cut off may still be uploading; what it left is deleted
     then. Longer than any execution lasts."""
     checkpoints_kept_s: int = 14 * 86_400
     """How long after the end of a run that failed or was cancelled a RESUME goes on from its checkpoint."""
+    sweep_window_s: int = 2 * 86_400
     """The sweep looks for drops that are not older: their event was lost. Eventarc keeps an event for a day."""
     dispatch_limit: int = 10
     """How often the job may be started for one run without an attempt beginning."""
+
+    api_audiences: Json[list[str]] = []
+    """Whom an ID token must have been made for to be taken by the API."""
+    api_members: Json[dict[str, dict[str, Literal["writer", "reader"]]]] = {}
+    """E-mail address → tenant → what the API lets it do there."""
+    api_tokens: Json[dict[str, str]] = {}
+    """Token → tenant, for development. The local cloud has one; no deployment has."""
 
     @property
     def job_path(self) -> str:

@@ -20,6 +20,7 @@ from adaptml.planning.estimate import cost_usd, estimate, training_seconds
 from adaptml.planning.memory import gpu_memory_span
 from adaptml.planning.span import Span
 from docs.prices import prices
+from functions.api.app import APP
 from schemas.aliases import ALIASES, DECIDED, WRAPPERS, Alias
 from schemas.catalogue import CATALOGUE, FAMILIES
 from schemas.errors import CODES
@@ -135,6 +136,7 @@ _AREAS = {
     "data": "The data",
     "plan": "The plan: memory, time, cost",
     "run": "The run",
+    "api": "The API",
     "adapter": "Versions and aliases of adapters",
     "models": "Preparing base models",
 }
@@ -148,8 +150,9 @@ def documents() -> dict[str, str]:
         "docs/manifest.md": manifest(),
         "docs/messages.md": messages(),
         "docs/models.md": models(),
-        "docs/states.md": states(),
         "docs/prices.md": _NOTE + prices(),
+        "docs/states.md": states(),
+        "schemas/openapi.json": json.dumps(APP.app.openapi(), indent=1, ensure_ascii=False) + "\n",
         "schemas/manifest.schema.json": json.dumps(manifest_schema(), indent=2, ensure_ascii=False) + "\n",
     }
 

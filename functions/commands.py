@@ -35,7 +35,8 @@ def resume_drop(services: Services, dropped: DropPath, generation: int, written_
         return
     last = services.runs.queries.last_of_folder(dropped.tenant, dropped.folder, before=written_at)
     source = last.source if last is not None else Source(bucket=dropped.bucket)
-    _resume(services, run_id, dropped.tenant, dropped.folder, source, last, written_at)
+    resumed = _resumed(services, run_id, dropped.tenant, dropped.folder, source, last, written_at)
+    advance(services, begin(services, resumed))
 
 
 @tracing.step("take in command")
@@ -58,19 +59,25 @@ def take_command(services: Services, body: bytes, *, only: str | None = None) ->
         case "cancel":
             lifecycle.change(services, run.run_id, protocol.request_cancel)
         case "resume":
-            run_id = layout.run_id(run.tenant, run.folder or run.name, "command", command.command_id)
-            _resume(services, run_id, run.tenant, run.folder or run.name, run.source, run, services.now())
+            advance(services, begin(services, resumed_by(services, run, command.command_id)))
         case _:
             raise Unusable("the command is neither cancel nor resume")
 
 
-def _resume(
+def resumed_by(services: Services, run: Run, command_id: str) -> Run:
+    """The run that a command makes of one that has ended; always the same for the same command."""
+    folder = run.folder or run.name
+    run_id = layout.run_id(run.tenant, folder, "command", command_id)
+    return _resumed(services, run_id, run.tenant, folder, run.source, run, services.now())
+
+
+def _resumed(
     services: Services, run_id: str, tenant: str, folder: str, source: Source, last: Run | None, asked_at: datetime
-) -> None:
+) -> Run:
     if last is not None:
         tracing.link(last)
     now = services.now()
-    resumed = Run(
+    return Run(
         run_id=run_id,
         state=RunState.RECEIVED,
         state_reason=f"takes up {last.run_id}" if last else "RESUME arrived",
@@ -84,4 +91,3 @@ def _resume(
         updated_at=now,
         state_since=now,
     )
-    advance(services, begin(services, resumed))

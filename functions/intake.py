@@ -125,8 +125,8 @@ def reject(services: Services, run: Run, problems: list[Problem]) -> None:
 def _take_up(services: Services, run: Run) -> Change:
     """The manifest, the pinned data and the last checkpoint of the run that this one resumes."""
     last = services.runs.find(run.source.resumes) if run.source.resumes else None
-    if last is None or last.manifest is None or _not_resumable(last):
-        return _rejected([problem("nothing_to_resume", why=_not_resumable(last))])
+    if last is None or last.manifest is None or not_resumable(last):
+        return _rejected([problem("nothing_to_resume", why=not_resumable(last))])
     until = resumable_until(last, services.settings)
     if until is not None and until <= services.now():
         return _rejected([problem("checkpoint_gone", run_id=last.run_id)])
@@ -135,7 +135,7 @@ def _take_up(services: Services, run: Run) -> Change:
     return Change(RunState.VALIDATING, f"goes on where {last.run_id} ended", fields)
 
 
-def _not_resumable(last: Run | None) -> str:
+def not_resumable(last: Run | None) -> str:
     """Why a run cannot be taken up again; empty when it can."""
     if last is None:
         return "the folder has had no run"
@@ -163,9 +163,8 @@ def _read_manifest(services: Services, run: Run) -> Change | None:
         return cancel(run)
     if not is_drop_name(run.tenant):
         return _rejected([problem("bad_drop_name", what="the tenant", name=run.tenant)])
-    defaults, generation = _read_defaults(services, run)
     try:
-        manifest = _parse(services, run, defaults)
+        manifest, generation = manifest_of(services, run)
     except Refused as refused:
         _write_report(services, run, manifest_report(refused.problems))
         lifecycle.put_beside_drop(services, run, layout.PREVIEW, "", "application/jsonl")  # of data not looked at
@@ -173,6 +172,12 @@ def _read_manifest(services: Services, run: Run) -> Change | None:
     change = _with_data(services, run.model_copy(update={"manifest": manifest}), manifest)
     source = run.source.model_copy(update={"defaults_generation": generation})
     return change and replace(change, fields=change.fields | {"name": manifest.name, "source": source})
+
+
+def manifest_of(services: Services, run: Run) -> tuple[Manifest, int | None]:
+    """What the run's cause says, completed from the tenant's defaults, and their generation. Raises Refused."""
+    defaults, generation = _read_defaults(services, run)
+    return _parse(services, run, defaults), generation
 
 
 def _read_defaults(services: Services, run: Run) -> tuple[bytes | None, int | None]:

@@ -7,7 +7,10 @@ import os
 from datetime import datetime
 
 import functions_framework
+import functions_framework.aio
 from cloudevents.http import CloudEvent
+from starlette.requests import Request
+from starlette.types import ASGIApp
 
 from adaptml import logs, tracing
 from adaptml.services import Services
@@ -74,3 +77,11 @@ def reconcile(event: CloudEvent) -> None:
 def undelivered(event: CloudEvent) -> None:
     """A message was given up: it is on a dead-letter topic."""
     dead_letters.take(Services.from_env(), pubsub_message(event))
+
+
+@functions_framework.aio.http
+async def api(_: Request) -> ASGIApp:
+    """Somebody asks over HTTP. An ASGI application is a response: it gets the request as it came."""
+    from functions.api.app import APP  # FastAPI takes half a second, which only this function pays
+
+    return APP

@@ -33,7 +33,7 @@ def take_request(services: Services, body: bytes, *, only: str | None = None) ->
     if only not in {None, request.tenant}:
         raise Unusable(FOREIGN)
     found = objection(request, services.settings.drops_bucket)
-    run = begin(services, _run_of(services, request, usable=found is None))
+    run = begin(services, run_of(services, request, usable=found is None))
     if found is not None:
         reject(services, run, [found])
         return
@@ -47,14 +47,14 @@ def objection(request: RunRequest, drops_bucket: str) -> Problem | None:
     if request.manifest_uri and request.dataset_uris:
         return problem("invalid_request", field="/dataset_uris", detail="dataset_uris goes with an inline manifest")
     for uri in (request.manifest_uri, *request.dataset_uris):
-        if uri and not _is_own(uri, request.tenant, drops_bucket):
+        if uri and not is_own(uri, request.tenant, drops_bucket):
             return problem("foreign_object", uri=uri, tenant=request.tenant)
     if request.manifest_uri and DropPath.parse(*layout.parse_uri(request.manifest_uri)) is None:
         return problem("invalid_request", field="/manifest_uri", detail="the manifest lies in no drop's folder")
     return None
 
 
-def _is_own(uri: str, tenant: str, drops_bucket: str) -> bool:
+def is_own(uri: str, tenant: str, drops_bucket: str) -> bool:
     try:
         bucket, name = layout.parse_uri(uri)
     except ValueError:
@@ -62,7 +62,8 @@ def _is_own(uri: str, tenant: str, drops_bucket: str) -> bool:
     return bucket == drops_bucket and name.startswith(f"{tenant}/") and is_safe_file_name(name)
 
 
-def _run_of(services: Services, request: RunRequest, *, usable: bool) -> Run:
+def run_of(services: Services, request: RunRequest, *, usable: bool, publisher: str = "run-requests") -> Run:
+    """The run that a request asks for; always the same for the same `request_id` of a tenant."""
     bucket = services.settings.drops_bucket
     dropped = DropPath.parse(*layout.parse_uri(request.manifest_uri)) if usable and request.manifest_uri else None
     manifest_object = f"{dropped.prefix}{dropped.file}" if dropped else None
@@ -83,7 +84,7 @@ def _run_of(services: Services, request: RunRequest, *, usable: bool) -> Run:
             request_id=request.request_id,
             inline_manifest=request.manifest or None,
             dataset_uris=request.dataset_uris,
-            publisher="run-requests",
+            publisher=publisher,
             asked_at=now,
         ),
         created_at=now,

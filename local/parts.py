@@ -71,7 +71,7 @@ def servers(ports: Ports, logs: Path) -> list[Part]:
             name,
             [
                 *python, "functions_framework", "--source", source, "--target", name,
-                "--signature-type", "cloudevent", "--host", "127.0.0.1", "--port", str(port),
+                "--signature-type", _signature(name), "--host", "127.0.0.1", "--port", str(port),
             ],
             port,
             {"THREADS": "1" if TOPOLOGY.functions[name].serial else "8"},
@@ -81,6 +81,10 @@ def servers(ports: Ports, logs: Path) -> list[Part]:
     upstream = f"http://127.0.0.1:{ports.storage_http}"
     gateway = [*python, "local.storage_gateway", "--port", str(ports.gateway), "--upstream", upstream]
     return [Part("jobs", jobs, ports.jobs), *functions, Part("gateway", gateway, ports.gateway)]
+
+
+def _signature(function: str) -> str:
+    return "http" if TOPOLOGY.functions[function].http else "cloudevent"
 
 
 def routers(ports: Ports, drops_bucket: str) -> list[Part]:

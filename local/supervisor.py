@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -26,6 +27,8 @@ from local.wiring import Ports, boto_file, client_environment, env_file
 
 READY_WITHIN_S = 90
 RESTART_AFTER_S = 0.5
+API_TOKENS, API_TENANT = "ADAPTML_API_TOKENS", "acme"
+"""Which token of development speaks for which tenant; the first one stands in `.local/env`."""
 
 
 class StartFailed(Exception):  # noqa: N818 - says what happened
@@ -77,7 +80,8 @@ class Supervisor:
         paths.LOGS.mkdir(parents=True, exist_ok=True)
         self._write_state(ready=False)  # whom `down` has to end
         ports = Ports.free()
-        environment = client_environment(ports, paths.HOME)
+        tokens = os.environ.setdefault(API_TOKENS, json.dumps({secrets.token_hex(16): API_TENANT}))
+        environment = client_environment(ports, paths.HOME, next(iter(json.loads(tokens))))
         os.environ.update(environment)
         os.environ.setdefault("ADAPTML_GPU_QUOTA", "1")  # one training at a time is what a laptop can do
         os.environ.setdefault(tracing.DESTINATION, f"file:{paths.TRACES}")

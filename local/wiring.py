@@ -48,8 +48,8 @@ class Ports(BaseModel):
         return cls(**{n: ports[n] for n in ours}, functions={n: ports[n] for n in TOPOLOGY.functions})
 
 
-def client_environment(ports: Ports, home: Path) -> dict[str, str]:
-    """What any client needs to reach the local cloud: the content of `.local/env`."""
+def client_environment(ports: Ports, home: Path, token: str = "") -> dict[str, str]:
+    """What any client needs to reach the local cloud: the content of `.local/env`. `token` is the API's."""
     storage = f"http://127.0.0.1:{ports.storage_http}"
     return {
         "GOOGLE_CLOUD_PROJECT": PROJECT,
@@ -64,8 +64,11 @@ def client_environment(ports: Ports, home: Path) -> dict[str, str]:
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB": f"http://127.0.0.1:{ports.pubsub}/",
         "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
         "ADAPTML_DROPS_BUCKET": DROPS_BUCKET,
+        "ADAPTML_LOCAL_LOGS": str(home / "logs"),
         "ADAPTML_ARTIFACTS_BUCKET": ARTIFACTS_BUCKET,
         "ADAPTML_MODELS_BUCKET": MODELS_BUCKET,
+        "ADAPTML_API_URL": f"http://127.0.0.1:{ports.functions['api']}",
+        "ADAPTML_API_TOKEN": token,
     }
 
 

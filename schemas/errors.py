@@ -199,6 +199,45 @@ CODES: dict[str, Code] = {
         "{uri} lies outside the tenant's folder in the drops bucket",
         "Name objects as gs://DROPS/{tenant}/….",
     ),
+    # The API
+    "unauthenticated": _code(
+        "api",
+        "no identity: {why}",
+        "Send `Authorization: Bearer TOKEN` with an ID token of Google's for this API, and the same in "
+        "`X-Serverless-Authorization`: docs/api.md.",
+    ),
+    "not_a_member": _code(
+        "api",
+        "the caller is no member of {tenant}",
+        "Ask whoever operates the deployment; with several tenants, name one in the header `OpenAI-Project`.",
+    ),
+    "read_only": _code("api", "the caller may read, not write", "Ask for the right of a writer of the tenant."),
+    "invalid_parameter": _code("api", "{detail}", "See docs/api.md, or the API's own /docs."),
+    "unknown_path": _code("api", "there is nothing at {path}", "See docs/api.md, or the API's own /docs."),
+    "method_not_allowed": _code(
+        "api", "{method} is not possible at {path}", "See docs/api.md, or the API's own /docs."
+    ),
+    "unknown_run": _code("api", "there is no run {run_id}", "`GET /v1/runs` lists the tenant's runs."),
+    "unknown_file": _code("api", "there is no file {file_id}", "`GET /v1/files` lists the tenant's files."),
+    "unknown_model": _code("api", "the catalogue has no model {model}", "`GET /v1/models` lists them."),
+    "bad_file_name": _code(
+        "api", "{name} cannot be a file's name", "Send a plain name such as train.jsonl, of 200 characters at most."
+    ),
+    "file_too_large": _code(
+        "api",
+        "the file has more than {limit} bytes",
+        "Ask `POST /v1/files/uploads` for a URL and send it there, or copy it into the tenant's folder of the bucket.",
+    ),
+    "idempotency_key_reused": _code(
+        "api",
+        "the Idempotency-Key was used for another request, {run_id}",
+        "Use a new key for each thing that is asked for.",
+    ),
+    "already_ended": _code("api", "run {run_id} is {state}", "Only a run that is under way can be cancelled."),
+    "internal_error": _code(
+        "api", "something went wrong here", "Try again; whoever operates the API finds it in the log."
+    ),
+    "unavailable": _code("api", "{what} does not answer", "Try again in a moment."),
     # Aliases of adapters
     "unknown_adapter": _code(
         "adapter",

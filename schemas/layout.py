@@ -30,6 +30,9 @@ COMMITTING = f"**/{{{','.join((*MANIFEST_NAMES, CANCEL, RESUME, PROMOTE, ROLLBAC
 
 DEFAULTS = "_defaults.yaml"
 """A tenant's own defaults, in the tenant's folder; in no drop's folder, so that its event starts nothing."""
+FILES = "_files"
+"""A tenant's folder for files that came by the API. No drop's: nothing in it is named like a manifest or a command, as
+each file lies in a folder of its own."""
 RESERVED = frozenset({*MANIFEST_NAMES, *OUR_FILES, DEFAULTS, CANCEL, RESUME, PROMOTE, ROLLBACK})
 """What a data file cannot be called."""
 
@@ -103,6 +106,27 @@ def drop_prefix(tenant: str, folder: str) -> str:
 def defaults_object(tenant: str) -> str:
     """Where a tenant's defaults lie in the drops bucket."""
     return f"{tenant}/{DEFAULTS}"
+
+
+def file_object(tenant: str, file_id: str, name: str = "") -> str:
+    """Where a file of the API lies in the drops bucket; without a name the prefix of its folder."""
+    return f"{tenant}/{FILES}/{file_id}/{name}"
+
+
+def file_id(at_ms: int, random: str) -> str:
+    """Of a file that comes at this moment. A later one is before an earlier one in a listing, which is by name."""
+    return f"file-{2**44 - at_ms:011x}{random}"
+
+
+def is_file_id(text: str) -> bool:
+    """True for what `file_id` may have made of 12 random hexadecimal digits."""
+    return re.fullmatch(r"file-[0-9a-f]{23}", text) is not None
+
+
+def parse_file(name: str) -> tuple[str, str, str] | None:
+    """(tenant, id, name) of such an object."""
+    match = re.fullmatch(rf"([^/]+)/{FILES}/(file-[0-9a-f]{{23}})/([^/]+)", name)
+    return (match[1], match[2], match[3]) if match else None
 
 
 def run_id(tenant: str, label: str, *identity: str) -> str:

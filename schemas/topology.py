@@ -29,6 +29,8 @@ class Trigger(_Row):
     """One event at a time (one instance, concurrency 1)."""
     dead_letters: bool = False
     """Called for every message on every dead-letter topic."""
+    http: bool = False
+    """Called by people and programs, not by events."""
 
 
 class Delivery(_Row):

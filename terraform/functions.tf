@@ -8,6 +8,7 @@ locals {
     dispatch    = { cpu = 1, memory = "512Mi", instances = 3, requests_at_once = 4 }
     reconcile   = { cpu = 2, memory = "2Gi", instances = 1, requests_at_once = 1 }
     undelivered = { cpu = 1, memory = "512Mi", instances = 3, requests_at_once = 4 }
+    api         = { cpu = 1, memory = "1Gi", instances = 5, requests_at_once = 8 } # files of 30 MB are held whole
   }
 
   # What adaptml/settings.py reads, in functions and job alike.
@@ -29,6 +30,34 @@ locals {
     ADAPTML_TRACES          = "google"
     OTEL_TRACES_SAMPLER     = "parentbased_traceidratio"
     OTEL_TRACES_SAMPLER_ARG = tostring(var.trace_ratio)
+  }
+}
+
+# Who may call the API, and what it takes them for. Of a group nobody can say who is in it: its members are named.
+locals {
+  api_url = "https://${var.region}-${var.project_id}.cloudfunctions.net/api"
+
+  api_rights = flatten([
+    for tenant, people in var.tenants : [
+      for role, members in { reader = people.readers, writer = people.writers } : [
+        for member in members : { member = member, address = lower(split(":", member)[1]), tenant = tenant, role = role }
+      ]
+    ]
+  ])
+
+  # Who is a writer is one, also where the same is named as a reader: w comes after r.
+  api_members = {
+    for address in distinct([for right in local.api_rights : right.address if !startswith(right.member, "group:")]) :
+    address => merge([for right in local.api_rights : { (right.tenant) = right.role } if right.address == address]...)
+  }
+
+  api_environment = {
+    ADAPTML_API_AUDIENCES = jsonencode(concat([local.api_url, "https://api-${data.google_project.this.number}.${var.region}.run.app"], var.api_audiences))
+    ADAPTML_API_MEMBERS   = jsonencode(local.api_members)
+  }
+
+  invokers = {
+    for name in local.functions : name => contains(local.by_http, name) ? distinct([for right in local.api_rights : right.member if !startswith(right.member, "group:")]) : ["serviceAccount:${local.accounts["events"]}"]
   }
 }
 
@@ -90,8 +119,9 @@ module "functions" {
   repository       = google_artifact_registry_repository.images.id
   builder          = "projects/${var.project_id}/serviceAccounts/${local.accounts["packer"]}"
   service_account  = local.accounts[each.key]
-  invoker          = local.accounts["events"]
-  environment      = local.environment
+  invokers         = local.invokers[each.key]
+  ingress          = contains(local.by_http, each.key) ? "ALLOW_ALL" : "ALLOW_INTERNAL_ONLY"
+  environment      = merge(local.environment, contains(local.by_http, each.key) ? local.api_environment : {})
   cpu              = local.sizes[each.key].cpu
   memory           = local.sizes[each.key].memory
   max_instances    = try(each.value.serial, false) ? 1 : local.sizes[each.key].instances

@@ -2,9 +2,9 @@
 # test holds the list against all that is bound.
 locals {
   granted = {
-    for kind in ["bucket", "topic", "job", "secret", "repository", "project"] : kind => {
+    for kind in ["bucket", "topic", "job", "secret", "repository", "account", "project"] : kind => {
       for right in local.rights :
-      join(" ", compact([right.part, right.on, basename(right.role), join(",", concat(try(right.prefixes, []), try(right.suffixes, []), try(right.except, [])))])) => right
+      join(" ", compact([right.part, right.on, basename(right.role), join(",", concat(try(right.prefixes, []), try(right.suffixes, []), try(right.within, []), try(right.except, [])))])) => right
       if right.kind == kind
     }
   }
@@ -16,6 +16,7 @@ locals {
     for key, right in local.granted.bucket : key => join(" || ", concat(
       [for prefix in try(right.prefixes, []) : "resource.name.startsWith(\"projects/_/buckets/${local.all_buckets[right.on]}/objects/${prefix}\")"],
       [for suffix in try(right.suffixes, []) : "resource.name.endsWith(\"/${suffix}\")"],
+      [for folder in try(right.within, []) : "resource.name.extract(\"projects/_/buckets/${local.all_buckets[right.on]}/objects/{path}/${folder}/\") != \"\""],
       [for prefix in try(right.except, []) : "!resource.name.startsWith(\"projects/_/buckets/${local.all_buckets[right.on]}/objects/${prefix}\")"],
     ))
   }
@@ -76,6 +77,14 @@ resource "google_artifact_registry_repository_iam_member" "granted" {
   location   = var.region
   role       = each.value.role
   member     = "serviceAccount:${local.accounts[each.value.part]}"
+}
+
+resource "google_service_account_iam_member" "granted" {
+  for_each = local.granted.account
+
+  service_account_id = "projects/${var.project_id}/serviceAccounts/${local.accounts[each.value.on]}"
+  role               = each.value.role
+  member             = "serviceAccount:${local.accounts[each.value.part]}"
 }
 
 resource "google_project_iam_member" "granted" {

@@ -4,6 +4,7 @@ locals {
 
   buckets   = { for kind in ["drops", "artifacts", "models"] : kind => "${coalesce(var.bucket_prefix, var.project_id)}-${kind}" }
   functions = keys(local.topology.functions)
+  by_http   = [for name, source in local.topology.functions : name if try(source.http, false)]
 
   # A topic of a tenant's own → whose it is and of which kind (schemas/topology.py names them).
   own_topics = {
@@ -31,7 +32,7 @@ locals {
         event       = try(source.event, null)
         topic       = try(source.topic, null)
         dead_letter = "${try(source.topic, local.topology.storage_topic)}-dead"
-      } if !try(source.dead_letters, false)
+      } if !try(source.dead_letters, false) && !try(source.http, false)
     },
     merge([
       for name, source in local.topology.functions : {
@@ -70,6 +71,7 @@ resource "google_project_service" "used" {
   for_each = toset([
     "artifactregistry", "billingbudgets", "cloudbuild", "cloudfunctions", "cloudscheduler", "eventarc", "firestore", "iam",
     "logging", "monitoring", "pubsub", "run", "secretmanager", "storage", "cloudtrace", "telemetry",
+    "iamcredentials",
   ])
 
   service            = "${each.key}.googleapis.com"

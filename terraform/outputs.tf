@@ -16,6 +16,11 @@ output "drops" {
   value       = "gs://${module.buckets["drops"].name}"
 }
 
+output "api" {
+  description = "The REST API's address."
+  value       = local.api_url
+}
+
 output "artifacts" {
   description = "Where adapters are."
   value       = "gs://${module.buckets["artifacts"].name}"
@@ -60,6 +65,7 @@ output "rights" {
     role     = right.role
     prefixes = try(right.prefixes, [])
     suffixes = try(right.suffixes, [])
+    within   = try(right.within, [])
     except   = try(right.except, [])
     why      = right.why
   }]

@@ -23,6 +23,7 @@ locals {
   writer  = "projects/${var.project_id}/roles/${google_project_iam_custom_role.object_writer.role_id}"
   lister  = "projects/${var.project_id}/roles/${google_project_iam_custom_role.object_lister.role_id}"
   starter = "projects/${var.project_id}/roles/${google_project_iam_custom_role.job_starter.role_id}"
+  signer  = "projects/${var.project_id}/roles/${google_project_iam_custom_role.url_signer.role_id}"
   keeper  = "projects/${var.project_id}/roles/${google_project_iam_custom_role.execution_keeper.role_id}"
 
   # Files that AdaptML writes beside a drop (schemas/layout.py): of a drop's folder, only they may be written.
@@ -35,8 +36,8 @@ locals {
   noting     = ["requests", "commands", "undelivered"]
   starting   = ["dispatch", "reconcile"]
 
-  # `on` is a bucket, a topic, … by the name that it has here. `prefixes`, `suffixes` and `except` narrow a right on a
-  # bucket to objects whose names begin, end, or do not begin so.
+  # `on` is a bucket, a topic, … by the name that it has here. `prefixes`, `suffixes`, `within` and `except` narrow a right on
+  # a bucket to objects whose names begin, end, have such a folder, or do not begin so.
   rights = flatten([
     [for part in concat(local.functions, ["trainer"]) :
       { part = part, kind = "project", on = "database", role = "roles/datastore.user", why = "reads and writes runs; Firestore knows rights of a project only, a condition narrows it to the one database" }
@@ -94,7 +95,17 @@ locals {
     { part = "prepare", kind = "bucket", on = "models", role = local.lister, why = "sees what is prepared already" },
     { part = "prepare", kind = "bucket", on = "models", role = local.writer, why = "lays prepared models there, and deletes what another revision left" },
 
-    [for function in local.functions :
+    # The API. A signed URL can do what its signer may: it reads versions and files, and writes files.
+    { part = "api", kind = "bucket", on = "drops", role = "roles/storage.objectViewer", why = "reads defaults and manifests, and lists files of tenants" },
+    { part = "api", kind = "bucket", on = "drops", within = ["_files"], role = local.writer, why = "keeps and deletes files that tenants send" },
+    { part = "api", kind = "bucket", on = "artifacts", role = local.lister, why = "asks whether there is an audit trail before it creates a run" },
+    { part = "api", kind = "bucket", on = "artifacts", except = ["_"], role = "roles/storage.objectViewer", why = "reads versions, which its signed URLs lead to" },
+    { part = "api", kind = "bucket", on = "artifacts", suffixes = ["ALIASES.json"], role = local.writer, why = "says what the aliases of an adapter point at" },
+    { part = "api", kind = "topic", on = "run-requests", role = "roles/pubsub.publisher", why = "passes on what tenants ask for" },
+    { part = "api", kind = "topic", on = "run-commands", role = "roles/pubsub.publisher", why = "passes on which run tenants take up again" },
+    { part = "api", kind = "account", on = "api", role = local.signer, why = "signs URLs as itself (iam.serviceAccounts.signBlob): there is no key" },
+
+    [for function in setsubtract(local.functions, local.by_http) :
       { part = "events", kind = "function", on = function, role = "roles/run.invoker", why = "calls it; nobody else may" }
     ],
     { part = "events", kind = "project", on = "project", role = "roles/eventarc.eventReceiver", why = "receives events of the drops bucket; Eventarc knows this right of a project only, and it is to receive, nothing else" },
@@ -160,6 +171,15 @@ resource "google_project_iam_custom_role" "execution_keeper" {
   title       = "AdaptML: looks after executions"
   description = "Reads and cancels executions"
   permissions = ["run.executions.cancel", "run.executions.get", "run.executions.list"]
+
+  depends_on = [google_project_service.used]
+}
+
+resource "google_project_iam_custom_role" "url_signer" {
+  role_id     = "adaptmlUrlSigner"
+  title       = "AdaptML: signs URLs"
+  description = "Signs as the account that it is given on; makes no tokens"
+  permissions = ["iam.serviceAccounts.signBlob"]
 
   depends_on = [google_project_service.used]
 }

@@ -130,6 +130,18 @@ variable "tenants" {
   }
 }
 
+variable "api_audiences" {
+  description = "Whom ID tokens may have been made for besides the API itself: 32555940559.apps.googleusercontent.com for those of `gcloud auth print-identity-token`, which people have."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for audience in var.api_audiences : can(regex("^[^\\s\"]{8,}$", audience))])
+    error_message = "An audience is a URL or a client's id."
+  }
+}
+
 variable "requesters" {
   description = "Systems that may publish to run-requests and run-commands, for every tenant: yours. Those of a tenant are its publishers."
   type        = list(string)

@@ -59,8 +59,16 @@ run "defaults" {
 
   # The functions.
   assert {
-    condition     = alltrue([for function in values(module.functions) : function.function.service_config[0].ingress_settings == "ALLOW_INTERNAL_ONLY"])
-    error_message = "Nobody outside may reach a function."
+    condition     = { for name, function in module.functions : name => function.function.service_config[0].ingress_settings if function.function.service_config[0].ingress_settings != "ALLOW_INTERNAL_ONLY" } == { api = "ALLOW_ALL" }
+    error_message = "Nobody outside may reach a function but the API."
+  }
+  assert {
+    condition     = !anytrue([for function in values(module.functions) : contains(keys(function.function.service_config[0].environment_variables), "ADAPTML_API_TOKENS")])
+    error_message = "Tokens of development are for the local cloud."
+  }
+  assert {
+    condition     = jsondecode(module.functions["api"].function.service_config[0].environment_variables["ADAPTML_API_MEMBERS"]) == {}
+    error_message = "Without tenants nobody is let in by the API."
   }
   assert {
     condition     = alltrue([for function in values(module.functions) : function.function.service_config[0].timeout_seconds < local.topology.delivery.ack_deadline_s])
@@ -196,16 +204,16 @@ run "defaults" {
     error_message = "There is an alert for dead letters, failed runs, a stuck queue and spending."
   }
   assert {
+    condition     = length(module.alerts.policies["failed_runs"].conditions) == 2 && module.alerts.policies["failed_runs"].combiner == "OR"
+    error_message = "A run that fails is told of by functions or by the job."
+  }
+  assert {
     condition     = alltrue([for policy in values(module.alerts.policies) : length(one(policy.documentation).content) > 40])
     error_message = "An alert says what to do."
   }
   assert {
     condition     = length(google_billing_budget.month) == 0
     error_message = "Without a billing account there is no budget."
-  }
-  assert {
-    condition     = length(module.alerts.policies["failed_runs"].conditions) == 2 && module.alerts.policies["failed_runs"].combiner == "OR"
-    error_message = "A run that fails is told of by functions or by the job."
   }
 }
 
@@ -225,6 +233,10 @@ run "everything_that_can_be_chosen" {
     deletion_protection = false
   }
 
+  assert {
+    condition     = jsondecode(module.functions["api"].function.service_config[0].environment_variables["ADAPTML_API_MEMBERS"]) == { "serving@example.iam.gserviceaccount.com" = { acme = "reader" } }
+    error_message = "The API knows the tenants' members by name, and what they may."
+  }
   assert {
     condition     = output.drops == "gs://acme-adaptml-drops" && output.environment.ADAPTML_MODELS_BUCKET == "acme-adaptml-models"
     error_message = "The buckets have the prefix that was asked for."

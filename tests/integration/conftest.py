@@ -26,6 +26,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCloud]:
         ADAPTML_DISPATCH_LIMIT="4",
         ADAPTML_LOCAL_TICK_S="1",
         ADAPTML_GPU_QUOTA="4",
+        ADAPTML_API_TOKENS='{"token-of-acme": "acme", "token-of-other": "other"}',
     )
     yield started
     started.stop()

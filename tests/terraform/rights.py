@@ -31,6 +31,7 @@ KINDS = {
     "google_cloud_run_service_iam_member": ("function", "service"),
     "google_secret_manager_secret_iam_member": ("secret", "secret_id"),
     "google_artifact_registry_repository_iam_member": ("repository", "repository"),
+    "google_service_account_iam_member": ("account", "service_account_id"),
     "google_project_iam_member": ("project", "project"),
 }
 """Of a binding: what kind of thing it is on, and which of its values names that."""
@@ -85,10 +86,13 @@ class Grant:
         return not self.condition or any(self._holds(term, name) for term in self.condition.split(" || "))
 
     def _holds(self, term: str, name: str) -> bool:
+        resource = f"projects/_/buckets/{PROJECT}-{self.on}/objects/{name}"
+        if path := re.fullmatch(r'resource\.name\.extract\("(.*)\{path\}(.*)"\) != ""', term):
+            begin, _, rest = resource.partition(path[1])
+            return not begin and bool(rest.partition(path[2])[0]) and path[2] in rest
         found = re.fullmatch(r'(!?)resource\.name\.(startsWith|endsWith)\("(.*)"\)', term)
         if found is None:
             raise ValueError(f"a condition of another form: {term}")
-        resource = f"projects/_/buckets/{PROJECT}-{self.on}/objects/{name}"
         said = resource.startswith(found[3]) if found[2] == "startsWith" else resource.endswith(found[3])
         return said != bool(found[1])
 
@@ -143,6 +147,7 @@ def _objects(right: dict[str, Any]) -> str:
     said = [
         *(f"`{prefix}*`" for prefix in right["prefixes"]),
         *(f"`*/{suffix}`" for suffix in right["suffixes"]),
+        *(f"`*/{folder}/*`" for folder in right["within"]),
         *(f"all but `{prefix}*`" for prefix in right["except"]),
     ]
     return f", objects {', '.join(said)}" if said else ""

@@ -135,7 +135,11 @@ WRONG = {
     "two tasks": ("modules/job/main.tf", "task_count  = 1", "task_count  = 2", "An execution is one task"),
     "a default timeout": ("modules/job/main.tf", '"${var.timeout_s}s"', '"600s"', "ten minutes if nothing is said"),
     "open to the internet": (
-        "modules/function/main.tf", "ALLOW_INTERNAL_ONLY", "ALLOW_ALL", "Nobody outside may reach a function"),
+        "functions.tf", '"ALLOW_ALL" : "ALLOW_INTERNAL_ONLY"', '"ALLOW_INTERNAL_ONLY" : "ALLOW_ALL"',
+        "Nobody outside may reach a function"),
+    "a token of development": (
+        "functions.tf", "ADAPTML_API_MEMBERS   = ", "ADAPTML_API_TOKENS = jsonencode({}), ADAPTML_API_MEMBERS = ",
+        "Tokens of development are for the local cloud"),
     "another event": (
         "modules/trigger/main.tf", "? var.event :", '? "google.cloud.storage.object.v1.deleted" :',
         "Intake is called for each finalized object"),

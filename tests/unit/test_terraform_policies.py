@@ -10,7 +10,7 @@ from tests.terraform.deployment import DEFAULTS, EVERYTHING, Resource, deploymen
 from tests.terraform.scan import Finding, as_plan, scan
 from tests.terraform.sources import ROOT
 
-EXPLAINED = {"CKV_GCP_62", "CKV_GCP_63", "CKV_GCP_83", "CKV_GCP_84"}
+EXPLAINED = {"CKV_GCP_62", "CKV_GCP_63", "CKV_GCP_83", "CKV_GCP_84", "CKV_GCP_124"}
 """Each stands in docs/security.md with its reason."""
 OF_GOOGLES_KEYS = {"CKV_GCP_83", "CKV_GCP_84"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from schemas import layout
 from tests.terraform.deployment import DEFAULTS, EVERYTHING, PROJECT, Resource, deployment
-from tests.terraform.rights import KINDS, Grant, bound, grants, listed
+from tests.terraform.rights import KINDS, Grant, bound, grants, listed, part_of
 from tests.terraform.sources import TERRAFORM, files
 
 
@@ -32,6 +32,8 @@ def _where(resource: Resource) -> tuple[str, str]:
     if kind == "subscription":
         found = re.search(r'triggers\["([\w-]+)"\]', resource.address)
         return kind, found[1] if found else value
+    if kind == "account":
+        return kind, part_of(value)
     names = {"adaptml-trainer": "trainer", "adaptml": "images", "adaptml-hub-token": "hub_token"}
     return kind, names.get(value, value.removeprefix(f"{PROJECT}-") if kind == "bucket" else value)
 
@@ -49,6 +51,7 @@ def test_what_can_be_chosen_is_bound_to_who_was_named() -> None:
         ("google_storage_managed_folder_iam_member", "serviceAccount:serving@example.iam.gserviceaccount.com"),
         ("google_pubsub_topic_iam_member", "serviceAccount:nightly@example.iam.gserviceaccount.com"),
         ("google_pubsub_subscription_iam_member", "serviceAccount:serving@example.iam.gserviceaccount.com"),
+        ("google_cloud_run_service_iam_member", "serviceAccount:serving@example.iam.gserviceaccount.com"),
     }
 
 
@@ -81,12 +84,14 @@ def _allows(writers: list[Grant], name: str) -> bool:
 
 def test_of_a_drops_folder_only_our_files_may_be_written() -> None:
     writers = _writers("drops")
-    assert set(writers) == {"intake", "requests", "commands", "dispatch", "reconcile", "trainer"}
+    assert set(writers) == {"intake", "requests", "commands", "dispatch", "reconcile", "trainer", "api"}
     for part, theirs in writers.items():
         for file in (layout.STATUS, layout.REJECTED):
             assert _allows(theirs, layout.drop_prefix("acme", "bot") + file), (part, file)
         assert not _allows(theirs, "acme/bot/train.jsonl")
         assert not _allows(theirs, "acme/bot/manifest.yaml")
+    file = layout.file_object("acme", "file-1", "train.jsonl")
+    assert [part for part in writers if _allows(writers[part], file)] == ["api"]
     assert all(_allows(writers["intake"], f"acme/bot/{file}") for file in layout.OUR_FILES)
 
 
@@ -107,6 +112,7 @@ def test_in_the_artifacts_bucket_each_part_writes_where_it_has_to() -> None:
         "requests": {"audit", "dead letter"},
         "commands": {"audit", "dead letter"},
         "undelivered": {"dead letter"},
+        "api": {"audit"},
         "reconcile": adapter,
         "trainer": adapter,
     }
@@ -126,8 +132,9 @@ def test_who_publishes_to_which_topic() -> None:
     for resource, part in bound():
         if resource.type == "google_pubsub_topic_iam_member":
             publishers.setdefault(resource.values["topic"].rsplit("/", 1)[-1], set()).add(part)
-    announcing = {"intake", "requests", "commands", "dispatch", "reconcile", "trainer"}
+    announcing = {"intake", "requests", "commands", "dispatch", "reconcile", "trainer", "api"}
     assert publishers.pop("run-events") == publishers.pop("run-ready") == announcing
     assert publishers.pop("reconcile") == {"Google: scheduler", "Google: sink"}
+    assert publishers.pop("run-requests") == publishers.pop("run-commands") == {"api"}
     assert set(map(tuple, publishers.values())) == {("Google: pubsub",)}
     assert all(topic.endswith("-dead") for topic in publishers)

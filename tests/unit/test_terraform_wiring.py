@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from functions_framework._function_registry import get_func_signature_type
+from functions_framework._function_registry import ASGI_FUNCTIONS, get_func_signature_type
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore, pubsub_v1, run_v2
 from google.cloud.firestore_v1.aggregation import AggregationQuery
@@ -175,6 +175,7 @@ def test_each_function_is_called_by_what_the_topology_says(run: str, tenants: li
         if trigger.dead_letters
         else {trigger.topic, *(topic for topic in own if kind_of(topic) == trigger.topic)}
         for name, trigger in TOPOLOGY.functions.items()
+        if not trigger.http
     }
 
 
@@ -187,11 +188,17 @@ def test_functions_are_those_of_the_archive() -> None:
         assert serial == trigger.serial
 
 
-@pytest.mark.parametrize("name", TOPOLOGY.functions)
+@pytest.mark.parametrize("name", [name for name, trigger in TOPOLOGY.functions.items() if not trigger.http])
 def test_functions_take_events_though_they_are_deployed_without_a_trigger(name: str) -> None:
     """Cloud Functions then says that they answer HTTP; the decorator has the last word."""
     assert callable(getattr(main, name))
     assert get_func_signature_type(name, "http") == "cloudevent"
+
+
+def test_the_api_answers_http_and_no_event_calls_it() -> None:
+    assert [name for name, trigger in TOPOLOGY.functions.items() if trigger.http] == ["api"]
+    assert get_func_signature_type("api", "http") == "http"
+    assert "api" in ASGI_FUNCTIONS  # functions-framework serves it by an ASGI server without being told to
 
 
 def _environments() -> dict[str, dict[str, str]]:
@@ -350,22 +357,22 @@ def _serves(index: list[tuple[str, str]], equal: frozenset[str], ordered: Index)
 
 # Log metrics, and the lines of code that they are made for.
 LINES: dict[str, list[tuple[str, str, tuple[object, ...]]]] = {
+    "failed_runs": [
+        ("adaptml/lifecycle.py", "run %s is %s%s", ("acme-bot-0123456789", RunState.FAILED, " (attempts_exhausted)"))
+    ],
     "failed_attempts": [("trainer/attempt.py", "attempt %d of %s ended: %s", (1, "acme-bot-0123456789", "killed"))],
     "dead_letters": [("adaptml/dead_letters.py", "dead letter %s of %s, run %s: %s", ("1", "run-ready", "r", "why"))],
     "not_reconciled": [
         ("functions/reconciler.py", "run %s could not be reconciled", ("r",)),
         ("functions/reconciler.py", "%s%s could not be taken in", ("acme/bot/", "manifest")),
+        ("functions/leftovers.py", "what attempts at %s left could not be deleted", ("r",)),
         ("adaptml/runs/documents.py", "runs/%s cannot be read: %s", ("r", {"state"})),
-    "failed_runs": [
-        ("adaptml/lifecycle.py", "run %s is %s%s", ("acme-bot-0123456789", RunState.FAILED, " (attempts_exhausted)"))
-    ],
     ],
     "unannounced": [("adaptml/lifecycle.py", "announcement of %s revision %d failed: %s", ("r", 2, "Aborted"))],
     "unknown_starts": [
         ("functions/dispatcher.py", "outcome of starting %s epoch %d is not known: %s", ("r", 2, "Unknown"))
     ],
 }
-        ("functions/leftovers.py", "what attempts at %s left could not be deleted", ("r",)),
 
 
 def test_log_metrics_fit_the_lines_that_the_code_logs() -> None:
@@ -384,13 +391,6 @@ def test_log_metrics_fit_the_lines_that_the_code_logs() -> None:
         assert not [line for _, line, values in others if re.search(patterns[name], line % values)], name
 
 
-def _filters() -> Iterator[tuple[str, str]]:
-    """Of charts and alerts, each with its name."""
-    for row in _values("google_monitoring_alert_policy"):
-        for condition in row["conditions"]:
-            for one in (condition["condition_threshold"] or []) + (condition["condition_absent"] or []):
-                if "filter" in one:  # that of subscriptions is known once they have names
-                    yield row["display_name"], one["filter"]
 def test_the_metric_of_failed_runs_has_their_code_and_hears_functions_and_job() -> None:
     [row] = [one for one in _values("google_logging_metric") if one["name"] == "adaptml/failed_runs"]
     found = re.fullmatch(r'REGEXP_EXTRACT\(jsonPayload\.message, "(.*)"\)', row["label_extractors"]["code"])
@@ -422,6 +422,13 @@ def test_only_runs_that_failed_are_counted_as_such(
     assert told == is_counted
 
 
+def _filters() -> Iterator[tuple[str, str]]:
+    """Of charts and alerts, each with its name."""
+    for row in _values("google_monitoring_alert_policy"):
+        for condition in row["conditions"]:
+            for one in (condition["condition_threshold"] or []) + (condition["condition_absent"] or []):
+                if "filter" in one:  # that of subscriptions is known once they have names
+                    yield row["display_name"], one["filter"]
     [dashboard] = _values("google_monitoring_dashboard")
     for tile in json.loads(dashboard["dashboard_json"])["mosaicLayout"]["tiles"]:
         for line in tile["widget"]["xyChart"]["dataSets"]:

@@ -25,7 +25,7 @@ resource "google_cloudfunctions2_function" "this" {
 
   service_config {
     service_account_email            = var.service_account
-    ingress_settings                 = "ALLOW_INTERNAL_ONLY"
+    ingress_settings                 = var.ingress
     all_traffic_on_latest_revision   = true
     environment_variables            = var.environment
     available_cpu                    = tostring(var.cpu)
@@ -37,10 +37,12 @@ resource "google_cloudfunctions2_function" "this" {
   }
 }
 
-# Nobody calls it but its triggers, and they by name: no allUsers.
+# Nobody calls it but its triggers, or the members of tenants, and they by name: no allUsers.
 resource "google_cloud_run_service_iam_member" "invoker" {
+  for_each = toset(var.invokers)
+
   location = var.location
   service  = google_cloudfunctions2_function.this.name
   role     = "roles/run.invoker"
-  member   = "serviceAccount:${var.invoker}"
+  member   = each.value
 }

@@ -30,9 +30,24 @@ variable "service_account" {
   type        = string
 }
 
-variable "invoker" {
-  description = "The only account that may call it."
+variable "invokers" {
+  description = "Who may call it, and nobody else."
+  type        = list(string)
+
+  validation {
+    condition     = alltrue([for member in var.invokers : can(regex("^(user|serviceAccount):[^@ ]+@[^@ ]+$", member))])
+    error_message = "An invoker is user: or serviceAccount: with an address; the public is none."
+  }
+}
+
+variable "ingress" {
+  description = "From where it can be reached."
   type        = string
+
+  validation {
+    condition     = contains(["ALLOW_INTERNAL_ONLY", "ALLOW_ALL"], var.ingress)
+    error_message = "ALLOW_INTERNAL_ONLY or ALLOW_ALL."
+  }
 }
 
 variable "environment" {
