@@ -24,7 +24,6 @@ def options(port: int, address: str) -> dict[str, object]:
         "client.showErrorDetails": "none",
         "client.toolbarMode": "viewer",
         "theme.primaryColor": "#0b6e6e",
-        "theme.chartCategoricalColors": ["#0b6e6e"],
     }
 
 

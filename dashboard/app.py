@@ -52,7 +52,7 @@ def _choose_tenant(viewer: Viewer) -> None:
     with st.sidebar:
         if len(tenants) > 1:
             st.selectbox("Tenant", tenants, key="tenant")
-        facts([("tenant", session.tenant()), ("you", viewer.name), ("may", viewer.roles[session.tenant()])])
+        facts([("tenant", session.tenant()), ("you", viewer.name), ("role", viewer.roles[session.tenant()])])
 
 
 main()

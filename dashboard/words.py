@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from schemas.adapter import Move
 from schemas.manifest import Manifest
@@ -87,15 +85,6 @@ def standing(run: Run) -> str:
         loss = f", loss {progress.loss:.3f}" if progress.loss is not None else ""
         return f"step {progress.step:,} of {progress.total_steps:,}{loss}"
     return run.state_reason
-
-
-def series(points: list[dict[str, Any]], names: Mapping[str, str]) -> dict[str, list[float | None]]:
-    """The points' columns for a chart: `names` are field → heading. Fields that no point has are left out."""
-    present = {name: heading for name, heading in names.items() if any(point.get(name) is not None for point in points)}
-    if not present:
-        return {}
-    columns: dict[str, list[float | None]] = {"step": [point["step"] for point in points]}
-    return columns | {heading: [point.get(name) for point in points] for name, heading in present.items()}
 
 
 def pinned(file: DataFile) -> str:

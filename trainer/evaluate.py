@@ -178,7 +178,7 @@ def samples(
     answers: list[list[str]] = []
     for with_adapter in (False, True):
         with contextlib.nullcontext() if with_adapter else model.disable_adapter():
-            answers.append(_answers(model, tokenizer, prompts, stops, device) if prompts else [])
+            answers.append(greedy(model, tokenizer, prompts, stops, device) if prompts else [])
         alive()
     return [
         Sample(content_of(messages[last - 1]) if last else "", content_of(messages[last]), before, after)
@@ -202,7 +202,15 @@ def stop_tokens(model: Any, tokenizer: Any, end_of_turn: str) -> list[int]:
     return sorted(known - {None})
 
 
-def _answers(model: Any, tokenizer: Any, prompts: Sequence[str], stops: list[int], device: torch.device) -> list[str]:
+@torch.no_grad()
+def greedy(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    stops: list[int],
+    device: torch.device,
+    at_most: int = NEW_TOKENS,
+) -> list[str]:
     """Greedy answers to all prompts at once: for each token the whole model is read, for one prompt as for all."""
     rows = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     longest = max(len(row) for row in rows)
@@ -213,7 +221,7 @@ def _answers(model: Any, tokenizer: Any, prompts: Sequence[str], stops: list[int
         output = model.generate(
             input_ids=torch.tensor(padded, device=device),
             attention_mask=torch.tensor(seen, device=device),
-            max_new_tokens=NEW_TOKENS,
+            max_new_tokens=at_most,
             do_sample=False,
             pad_token_id=blank,
             eos_token_id=stops or None,

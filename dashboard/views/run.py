@@ -10,7 +10,7 @@ import streamlit as st
 from adaptml import figures
 from adaptml.clock import utc_now
 from dashboard import session, words
-from dashboard.elements import badge, dim, facts, label, line, nothing, problems, said, table, way
+from dashboard.elements import badge, curve, dim, facts, label, line, nothing, problems, said, table, way
 from schemas import layout
 from schemas.messages import RunCommand
 from schemas.run import Run
@@ -18,11 +18,12 @@ from schemas.run_states import RunState
 
 RENEWED = timedelta(seconds=1.5)
 CURVES = (
-    ("Loss", {"loss": "loss"}),
-    ("Learning rate", {"learning_rate": "learning rate"}),
-    ("GPU use, %", {"gpu_use_percent": "use"}),
-    ("GPU memory, GB", {"gpu_memory_gb": "memory"}),
+    ("Loss", "loss"),
+    ("Learning rate", "learning_rate"),
+    ("GPU use, %", "gpu_use_percent"),
+    ("GPU memory, GB", "gpu_memory_gb"),
 )
+"""Heading → field of a point."""
 
 
 def show() -> None:
@@ -152,10 +153,10 @@ def _result(run: Run) -> None:
 
 def _curves(run: Run) -> None:
     points = session.services().runs.curve(run.run_id) if run.progress.step or run.state.is_final else []
-    drawn = [(title, columns) for title, names in CURVES if (columns := words.series(points, names))]
-    for title, columns in drawn:
-        st.subheader(title)
-        st.line_chart(columns, x="step", y=[name for name in columns if name != "step"], height=220)
+    for title, field in CURVES:
+        if any(point.get(field) is not None for point in points):
+            st.subheader(title)
+            curve(points, field, title.lower())
 
 
 def _happened(run: Run) -> None:

@@ -7,7 +7,7 @@ import streamlit as st
 from adaptml import quota
 from adaptml.clock import utc_now
 from dashboard import session, words
-from dashboard.elements import nothing, table
+from dashboard.elements import bars, nothing, table
 from schemas.ledger import Account, Month
 
 MONTHS_SHOWN = 12
@@ -25,9 +25,7 @@ def show() -> None:
         return
     shown = sorted(account.months)[-MONTHS_SHOWN:]
     st.subheader("By month")
-    st.bar_chart(
-        {"month": shown, "USD": [account.months[name].spent_usd for name in shown]}, x="month", y="USD", height=220
-    )
+    bars([(name, account.months[name].spent_usd) for name in shown], "USD")
     table(
         ("month", "spent", "reserved", "of the budget"),
         [_row(name, account.months[name], account.limits.monthly_budget_usd) for name in reversed(shown)],
