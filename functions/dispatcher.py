@@ -43,6 +43,9 @@ def _claim_next(services: Services, accelerator: str) -> Run | None:
             claimed = lifecycle.claim(services, head.run_id)
         except UnknownRun:
             continue
+        except ValueError:  # it, or its tenant's account, cannot be read; the others can
+            log.exception("run %s could not be claimed", head.run_id)
+            continue
         if isinstance(claimed, Run):
             return claimed
         if isinstance(claimed, Wait) and not claimed.is_personal:

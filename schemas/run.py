@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas import layout
 from schemas.errors import Problem
 from schemas.manifest import Manifest
 from schemas.run_states import RunState
+
+_Count = Annotated[int, Field(ge=0, le=1_000_000)]
+_Segment = Annotated[str, Field(min_length=1, pattern="^[^/]*$")]
+"""Of an object's name."""
 
 
 class Part(BaseModel):
@@ -266,27 +271,27 @@ class DeadLetter(Part):
 
 
 class Run(Part):
-    """`runs/{run_id}`."""
+    """`runs/{run_id}`. What no part of AdaptML writes is refused when it is read: somebody edited the document."""
 
     run_id: str
     state: RunState
     state_reason: str
-    tenant: str
-    name: str
+    tenant: _Segment
+    name: _Segment
     """The manifest's name, once it was read; until then the folder's. Adapters of one tenant/name are numbered."""
-    folder: str = ""
+    folder: Annotated[str, Field(pattern="^[^/]*$")] = ""
     """The drop's folder: what is written beside the drop goes there."""
     source: Source
     manifest: Manifest | None = None
     dataset: DatasetSummary = DatasetSummary()
     estimate: Estimate | None = None
 
-    attempt: int = 1
+    attempt: _Count = 1
     """Training attempt, from 1. Raised when an attempt that had begun ended without a result."""
-    deaths: int = 0
+    deaths: _Count = 0
     """Attempts that died, or got nowhere: what `max_attempts` bounds. An attempt that saved a checkpoint and left,
     because its time was up or its machine was taken away, is none."""
-    epoch: int = 0
+    epoch: _Count = 0
     """Dispatch number: raised by every claim. An execution started under an older number leaves."""
     execution: str | None = None
     owner: Owner | None = None
@@ -299,13 +304,13 @@ class Run(Part):
     """Steps that the present attempt found done when it was claimed."""
     metrics: Metrics = Metrics()
     artifacts: Artifacts | None = None
-    cost_usd: float = 0.0
+    cost_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Of all attempts that ended, at list price."""
     error: RunError | None = None
 
-    revision: int = 0
+    revision: _Count = 0
     """Number of changes of state so far; the id of the last audit event."""
-    announced_revision: int = 0
+    announced_revision: _Count = 0
     outbox_pending: bool = False
     """True until what the last change announces (topics, files beside the drop) was announced."""
 
@@ -327,6 +332,18 @@ class Run(Part):
 
     dead_letters: list[DeadLetter] = []
     """The last messages about the run that no function took."""
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Run:
+        """A run that has its version is not trained again, and its version is made of what it staged itself."""
+        if any(isinstance(value, datetime) and value.tzinfo is None for value in vars(self).values()):
+            raise ValueError("a time without a time zone")
+        if self.artifacts is not None and not self.state.is_final:
+            if self.state is not RunState.EVALUATING:
+                raise ValueError("a version before it was trained")
+            if not self.artifacts.staged.startswith(layout.staged_by(self.tenant, self.name, self.run_id)):
+                raise ValueError("a version of what another run staged")
+        return self
 
     def to_document(self) -> dict[str, Any]:
         """As Firestore stores it: enums as text, datetimes as timestamps."""

@@ -7,8 +7,10 @@ reads, and holds no locks while it decides: writers that meet read again instead
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
+from google.api_core.exceptions import AlreadyExists
 from google.cloud import firestore
 
 from adaptml import quota
@@ -19,6 +21,8 @@ from adaptml.runs.documents import CONTENDED, Documents, Seen
 from adaptml.runs.ledger import LedgerStore, SeenLedger
 from adaptml.runs.outbox import audit_event, event_document, event_reference
 from schemas.run import Run, to_document
+
+log = logging.getLogger(__name__)
 
 Decide = Callable[[Run], Change | None]
 
@@ -75,5 +79,20 @@ class Changes:
         batch.update(reference, fields, option=self._documents.unwritten_since(seen.update_time))
         if points:
             curve.append(batch, reference, run.attempt, points)
-        batch.commit()
+        try:
+            batch.commit()
+        except AlreadyExists:
+            self._catch_up(seen)
+            raise
         return after
+
+    def _catch_up(self, seen: Seen) -> None:
+        """Raises the run's revision to that of its last event, where nobody wrote the run since it was read: then the
+        event that is in the way is an old one, as somebody edited the revision. Else the change could never be made.
+        """
+        reference = self._documents.runs.document(seen.run.run_id)
+        newest = reference.collection("events").order_by("revision", direction=firestore.Query.DESCENDING).limit(1)
+        last = max((snapshot.to_dict()["revision"] for snapshot in newest.stream()), default=0)
+        if last > seen.run.revision and reference.get().update_time == seen.update_time:
+            log.error("runs/%s: its revision was edited; it is %d again", seen.run.run_id, last)
+            reference.update({"revision": last}, option=self._documents.unwritten_since(seen.update_time))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 from google.api_core.exceptions import AlreadyExists, NotFound
 from google.cloud import firestore
@@ -14,6 +16,8 @@ from adaptml.protocol import Change
 from adaptml.runs.changes import Changes
 from adaptml.runs.documents import Documents, UnknownRun
 from schemas.run import DeadLetter, Run, to_document
+
+log = logging.getLogger(__name__)
 
 DEAD_LETTERS_KEPT = 20
 """On a run, the newest; the messages themselves stay in the bucket."""
@@ -40,12 +44,12 @@ class DeadLetterStore:
                 self._reference(letter).create(document)
 
     def all(self) -> Iterator[DeadLetter]:
-        """All that is noted, each with its run's id."""
+        """All that is noted, each with its run's id. What somebody edited so that it cannot be read is logged."""
         for snapshot in self._documents.runs.where(filter=FieldFilter("dead_letters", ">", [])).stream():
             for letter in snapshot.to_dict()["dead_letters"]:
-                yield DeadLetter.model_validate(letter).model_copy(update={"run_id": snapshot.id})
+                yield from _readable(letter, f"runs/{snapshot.id}", run_id=snapshot.id)
         for snapshot in self._beside.stream():
-            yield DeadLetter.model_validate(snapshot.to_dict())
+            yield from _readable(snapshot.to_dict(), f"dead_letters/{snapshot.id}")
 
     def mark_replayed(self, letter: DeadLetter) -> None:
         """Notes that a message was published again."""
@@ -64,6 +68,13 @@ class DeadLetterStore:
 
     def _reference(self, letter: DeadLetter) -> firestore.DocumentReference:
         return self._beside.document(f"{letter.topic}~{letter.message_id}")
+
+
+def _readable(document: Any, where: str, **fields: str) -> Iterator[DeadLetter]:
+    try:
+        yield DeadLetter.model_validate(document).model_copy(update=fields)
+    except ValidationError:
+        log.error("a dead letter in %s cannot be read", where)
 
 
 def with_dead_letter(run: Run, letter: DeadLetter) -> Change | None:

@@ -72,8 +72,12 @@ class Documents:
 
 
 def run_of(snapshot: Any) -> Run:
-    """The run that a document holds. Raises pydantic's ValidationError."""
-    return Run.model_validate(snapshot.to_dict())
+    """The run that a document holds, which is called as the document is. Raises pydantic's ValidationError."""
+    found = snapshot.to_dict()
+    if found.get("run_id") != snapshot.id:
+        log.error("runs/%s calls itself otherwise: somebody edited it", snapshot.id)
+        found = {**found, "run_id": snapshot.id}
+    return Run.model_validate(found)
 
 
 def readable(snapshots: Iterable[Any]) -> Iterator[Run]:
@@ -82,4 +86,10 @@ def readable(snapshots: Iterable[Any]) -> Iterator[Run]:
         try:
             yield run_of(snapshot)
         except ValidationError as error:
-            log.error("runs/%s cannot be read: %s", snapshot.id, {".".join(map(str, e["loc"])) for e in error.errors()})
+            log.error("runs/%s cannot be read: %s", snapshot.id, _wrong(error))
+
+
+def _wrong(error: ValidationError) -> str:
+    """Which fields, and what is wrong with them; neither their values nor names that a manifest gives."""
+    found = error.errors(include_input=False, include_url=False)
+    return "; ".join(sorted({f"{'.'.join(map(str, e['loc'][:2]))}: {e['msg']}" for e in found})[:20])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from adaptml import protocol, quota
 from adaptml.quota import Refuse, Wait
 from adaptml.runs.changes import Changes
@@ -44,10 +46,13 @@ class Slots:
         return claimed
 
     def free(self, accelerator: str, run_id: str, epoch: int) -> None:
-        """Takes a slot from a run that has no attempt under this epoch: its document was changed or deleted by hand."""
+        """Takes a slot from a run that has no attempt under this epoch: its document was edited or deleted."""
 
         def attempt() -> None:
-            run = self._documents.find(run_id)
+            try:
+                run = self._documents.find(run_id)
+            except ValidationError:
+                run = None  # whatever still trains for it cannot write to it either
             if run is not None and run.state.is_attempt:
                 return
             seen = self._ledger.of_slot(accelerator, run_id)

@@ -16,7 +16,7 @@ from adaptml.runs.adapters import AdapterStore
 from adaptml.runs.changes import Changes, Decide
 from adaptml.runs.curve import Points
 from adaptml.runs.dead_letters import DeadLetterStore
-from adaptml.runs.documents import CONTENDED, Documents, UnknownRun, run_of
+from adaptml.runs.documents import CONTENDED, Documents, UnknownRun, readable
 from adaptml.runs.ledger import LedgerStore
 from adaptml.runs.outbox import Outbox, audit_event, event_document, event_reference
 from adaptml.runs.pins import PinStore
@@ -115,9 +115,8 @@ class RunStore:
         """
 
         def on_snapshot(snapshots: list[Any], _changes: object, _time: object) -> None:
-            for snapshot in snapshots:
-                if snapshot.exists:
-                    seen(run_of(snapshot))
+            for run in readable(snapshot for snapshot in snapshots if snapshot.exists):
+                seen(run)
 
         watching = self._run(run_id).on_snapshot(on_snapshot)
         return cast(Callable[[], None], watching.unsubscribe)

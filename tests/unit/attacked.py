@@ -65,7 +65,7 @@ class Attacked:
         """The run as Firestore has it."""
         return dict(self.cloud.document("runs", run_id))
 
-    def edit(self, run_id: str, **fields: Any) -> None:
+    def edit(self, run_id: str, /, **fields: Any) -> None:
         """What somebody does in the console."""
         self.services.runs._documents.client.collection("runs").document(run_id).update(fields)
 

@@ -23,7 +23,7 @@ NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 def numbered(number: int, *, promotable: bool = True, readable: bool = True) -> Numbered:
     uri = f"gs://artifacts/acme/bot/v{number}/" if readable else None
-    artifacts = Artifacts(version=number, staged="s/", uri=uri, size_bytes=1, sha256={})
+    artifacts = Artifacts(version=number, staged="t/bot/.staging/r/e1t0/", uri=uri, size_bytes=1, sha256={})
     of = run(RunState.SUCCEEDED if readable else RunState.EVALUATING, artifacts=artifacts)
     reason = "" if promotable else "held-out loss rose"
     version = Version(version=number, run_id=of.run_id, claimed_at=NOW, promotable=promotable, promotable_reason=reason)

@@ -19,7 +19,7 @@ MANIFEST = Manifest.model_validate(
 )
 ME, OTHER = Owner(execution="x-1"), Owner(execution="x-2")
 SAVED = Checkpoint(step=5, object="c", saved_at=NOW)
-STAGED = Artifacts(version=1, staged="s/", size_bytes=1, sha256={})
+STAGED = Artifacts(version=1, staged="t/bot/.staging/r/e1t0/", size_bytes=1, sha256={})
 
 
 def run(state: RunState, **fields: Any) -> Run:
