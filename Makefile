@@ -61,6 +61,7 @@ soak: $(READY)  ## the long tests of what survives: 10,000 events for 500 drops,
 bench: $(READY)  ## what is measured, each against its floor or a peer
 	$(PY) -m benchmarks.dispatch_latency
 	$(PY) -m benchmarks.growth
+	$(PY) -m benchmarks.tracing
 	$(PY) -m benchmarks.checkpoint
 	$(PY) -m benchmarks.load
 	$(PY) -m benchmarks.dataset_check
