@@ -54,6 +54,25 @@ def test_a_write_is_refused_of_a_document_that_was_written_since(documents: Any)
     assert one.get().to_dict() == {"n": 2, "m": 1}
 
 
+def test_a_query_by_a_time_leaves_out_what_has_none(documents: Any) -> None:
+    some = documents.collection(f"some-{uuid4().hex}")
+    for name, at in (("none", None), ("late", 3), ("due", 2), ("first", 1)):
+        some.document(name).set({"at": at})
+    some.document("without").set({"n": 1})
+    query = some.where(filter=FieldFilter("at", "<=", 2)).order_by("at").limit(5)
+    assert [one.id for one in query.stream()] == ["first", "due"]
+
+
+def test_a_query_by_a_field_within_a_field_takes_what_begins_so(documents: Any) -> None:
+    some = documents.collection(f"some-{uuid4().hex}")
+    for name, saved in (("a", "x/1/s"), ("b", "x/1"), ("c", "x/10/s"), ("d", "x/1/"), ("e", "x/0/s")):
+        some.document(name).set({"checkpoint": {"object": saved}})
+    some.document("f").set({"checkpoint": None})
+    query = some.where(filter=FieldFilter("checkpoint.object", ">=", "x/1/"))
+    query = query.where(filter=FieldFilter("checkpoint.object", "<", "x/10"))
+    assert {one.id for one in query.stream()} == {"a", "d"}
+
+
 def test_what_is_not_there_cannot_be_updated(documents: Any) -> None:
     one = documents.collection(f"some-{uuid4().hex}").document("one")
     with pytest.raises(NotFound):
