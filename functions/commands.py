@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import ValidationError
-
 from adaptml import lifecycle, protocol, tracing
 from adaptml.services import Services
-from functions.dead_letters import FOREIGN, Unusable
+from functions.dead_letters import FOREIGN, Unusable, readable
 from functions.intake import advance, begin
 from schemas import layout
 from schemas.layout import DropPath
@@ -45,10 +43,7 @@ def take_command(services: Services, body: bytes, *, only: str | None = None) ->
 
     Raises Unusable for one that names no run of its tenant, names another tenant, or asks for what is not known.
     """
-    try:
-        command = RunCommand.model_validate_json(body)
-    except ValidationError as error:
-        raise Unusable("; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_input=False))) from None
+    command = readable(RunCommand, body)
     if only not in {None, command.tenant}:
         raise Unusable(FOREIGN)
     run = services.runs.find(command.run_id) if layout.is_run_id(command.run_id) else None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from adaptml import tracing
 from adaptml.clock import utc_now
@@ -29,6 +29,17 @@ FOREIGN = "it came by the topic of one tenant and is for another"
 
 class Unusable(Exception):  # noqa: N818 - says what the message is
     """Raised where a message can never be done, however often it is delivered. The text names no content."""
+
+
+_Read = TypeVar("_Read", bound=BaseModel)
+
+
+def readable(kind: type[_Read], body: bytes) -> _Read:
+    """A message of this kind. Raises Unusable."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise Unusable("; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_input=False))) from None
 
 
 class Named(NamedTuple):
@@ -92,7 +103,7 @@ def run_named(topic: str, body: bytes, attributes: Mapping[str, str]) -> Named |
 def _run_of_message(topic: str, body: bytes) -> Named | None:
     try:
         fields = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     match topic, fields:
         case "run-ready", {"run_id": str(run_id)}:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from datetime import datetime
 
 import functions_framework
 import functions_framework.aio
@@ -16,9 +15,7 @@ from adaptml import logs, tracing
 from adaptml.services import Services
 from functions import bucket_events, dead_letters, dispatcher, reconciler, run_requests
 from functions import commands as run_commands
-from functions.bucket_events import Landed
-from functions.events import pubsub_data, pubsub_message, traced
-from schemas.layout import DropPath
+from functions.events import landed, pubsub_data, pubsub_message, traced
 from schemas.messages import RunReady
 from schemas.topology import tenant_of
 
@@ -31,11 +28,8 @@ log = logging.getLogger(__name__)
 @traced
 def intake(event: CloudEvent) -> None:
     """An object of the drops bucket was finalized."""
-    data = event.data
-    path = DropPath.parse(data["bucket"], data["name"])
-    if path is not None:
-        written_at = datetime.fromisoformat(data["timeCreated"])
-        bucket_events.take(Services.from_env(), Landed(path, int(data["generation"]), written_at))
+    if (found := landed(event)) is not None:
+        bucket_events.take(Services.from_env(), found)
 
 
 @functions_framework.cloud_event
@@ -60,9 +54,10 @@ def commands(event: CloudEvent) -> None:
 @traced
 def dispatch(event: CloudEvent) -> None:
     """A run waits for a GPU, or one became free."""
-    ready = RunReady.model_validate_json(pubsub_data(event))
-    log.info("woken by %s", ready.run_id)
-    dispatcher.fill(Services.from_env())
+    services, message = Services.from_env(), pubsub_message(event)
+    with dead_letters.noting(services, message):
+        log.info("woken by %s", dead_letters.readable(RunReady, message.body).run_id)
+        dispatcher.fill(services)
 
 
 @functions_framework.cloud_event

@@ -45,7 +45,7 @@ class Wakeup:
         """A tick (`{}` or `{"sweep_drops": true}`), or the log entry of an ended execution."""
         try:
             value = msgspec.json.decode(body) if body else {}
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             value = {}
         if not isinstance(value, dict):
             return cls()

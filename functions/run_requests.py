@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from adaptml import tracing
 from adaptml.services import Services
-from functions.dead_letters import FOREIGN, Unusable
+from functions.dead_letters import FOREIGN, Unusable, readable
 from functions.intake import advance, begin, reject
 from schemas import layout
 from schemas.errors import Problem, problem
@@ -24,10 +22,7 @@ def take_request(services: Services, body: bytes, *, only: str | None = None) ->
 
     Raises Unusable for a message that names no run, or another tenant.
     """
-    try:
-        request = RunRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise Unusable("; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_input=False))) from None
+    request = readable(RunRequest, body)
     if not is_drop_name(request.tenant):
         raise Unusable("the tenant is not a name")
     if only not in {None, request.tenant}:
