@@ -226,7 +226,7 @@ CODES: dict[str, Code] = {
     "file_too_large": _code(
         "api",
         "the file has more than {limit} bytes",
-        "Ask `POST /v1/files/uploads` for a URL and send it there, or copy it into the tenant's folder of the bucket.",
+        "Ask `POST /v1/file_uploads` for a URL and send it there, or copy it into the tenant's folder of the bucket.",
     ),
     "idempotency_key_reused": _code(
         "api",

@@ -11,9 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from google.api_core.exceptions import GoogleAPICallError, RetryError
+from google.auth.exceptions import TransportError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
+from adaptml.lifecycle import Lost
 from schemas.api import Error, Failure
 from schemas.errors import Problem, Refused, problem
 
@@ -92,9 +94,11 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
     @app.exception_handler(GoogleAPICallError)
     @app.exception_handler(RetryError)
+    @app.exception_handler(TransportError)
+    @app.exception_handler(Lost)
     def unanswered(_: Request, error: Exception) -> JSONResponse:
         log.error("a service did not answer the API: %s", type(error).__name__)
-        return failure([problem("unavailable", what="a service of Google's")])
+        return failure([problem("unavailable", what="a service that is needed")])
 
     @app.exception_handler(Exception)
     def broken(_: Request, error: Exception) -> JSONResponse:

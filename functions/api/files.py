@@ -21,7 +21,7 @@ from schemas.errors import Refused, problem
 from schemas.manifest import is_safe_file_name
 from schemas.text import printable
 
-routes = APIRouter(prefix="/v1/files", tags=["files"])
+routes = APIRouter(prefix="/v1", tags=["files"])
 
 UPLOAD_BYTES = 30_000_000
 """Cloud Run takes requests of 32 MiB, what is around the file included."""
@@ -31,7 +31,7 @@ LIMIT_BYTES = 100_000_000_000
 Purpose = Literal["fine-tune"]
 
 
-@routes.post("", response_model=File)
+@routes.post("/files", response_model=File)
 def upload(
     services: TheServices, caller: Writer, file: UploadFile, purpose: Annotated[Purpose, Form()] = "fine-tune"
 ) -> File:
@@ -48,7 +48,7 @@ def upload(
     return _shown(pinned)
 
 
-@routes.post("/uploads", response_model=Upload)
+@routes.post("/file_uploads", response_model=Upload)
 def ask_for_upload(services: TheServices, caller: Writer, asked: UploadAsked) -> Upload:
     """A URL to which a file of any size is sent, by whoever has it, once."""
     file_id, name = _new_id(services), _plain(asked.filename)
@@ -64,7 +64,7 @@ def ask_for_upload(services: TheServices, caller: Writer, asked: UploadAsked) ->
     return Upload(id=file_id, filename=name, url=url, headers=headers, expires_at=expires_at)
 
 
-@routes.get("", response_model=Listed[File])
+@routes.get("/files", response_model=Listed[File])
 def list_files(services: TheServices, caller: Reader, after: After = None, limit: Limit = 20) -> Listed[File]:
     """The tenant's files, newest first."""
     prefix = f"{caller.tenant}/{layout.FILES}/"
@@ -78,13 +78,13 @@ def list_files(services: TheServices, caller: Reader, after: After = None, limit
     return listed([_shown(one) for one in found[:limit]], lambda file: file.id, has_more=len(found) > limit)
 
 
-@routes.get("/{file_id}", response_model=File)
+@routes.get("/files/{file_id}", response_model=File)
 def retrieve(services: TheServices, caller: Reader, file_id: str) -> File:
     """One file."""
     return _shown(find(services, caller.tenant, file_id))
 
 
-@routes.get("/{file_id}/content", status_code=307, response_class=RedirectResponse)
+@routes.get("/files/{file_id}/content", status_code=307, response_class=RedirectResponse)
 def content(services: TheServices, caller: Reader, file_id: str) -> RedirectResponse:
     """Leads to a URL by which it can be read for a quarter of an hour."""
     pinned = find(services, caller.tenant, file_id)
@@ -95,7 +95,7 @@ def content(services: TheServices, caller: Reader, file_id: str) -> RedirectResp
     return RedirectResponse(url, 307)
 
 
-@routes.delete("/{file_id}", response_model=Deleted)
+@routes.delete("/files/{file_id}", response_model=Deleted)
 def delete(services: TheServices, caller: Writer, file_id: str) -> Deleted:
     """Deletes it. Runs that have pinned it still read it."""
     pinned = find(services, caller.tenant, file_id)

@@ -194,7 +194,7 @@ def test_files_that_are_too_large_or_badly_named_are_refused(api: Api) -> None:
     large = api.post("/v1/files", files={"file": ("l.jsonl", b"x" * 30_000_001)}, data={"purpose": "fine-tune"})
     assert code(large) == (413, "file_too_large")
     for name in ("..", "a\x1b[31m.jsonl", "x" * 201):
-        assert code(api.post("/v1/files/uploads", json={"filename": name}))[1] in {"bad_file_name", "invalid_parameter"}
+        assert code(api.post("/v1/file_uploads", json={"filename": name}))[1] in {"bad_file_name", "invalid_parameter"}
     assert code(api.post("/v1/files", files={"file": ("a.jsonl", b"x")}, data={"purpose": "vision"})) == (
         400, "invalid_parameter",
     )  # fmt: skip

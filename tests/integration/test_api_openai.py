@@ -69,7 +69,7 @@ def test_files_are_listed_read_and_deleted(client: openai.OpenAI) -> None:
 
 
 def test_a_large_file_is_sent_to_the_bucket_itself(cloud: TestCloud, client: openai.OpenAI) -> None:
-    upload = client.post("/files/uploads", body={"filename": "large.jsonl"}, cast_to=dict[str, object])
+    upload = client.post("/file_uploads", body={"filename": "large.jsonl"}, cast_to=dict[str, object])
     headers = upload["headers"]
     assert isinstance(headers, dict)
     sent = requests.put(str(upload["url"]), data=chat_rows(12), headers=headers, timeout=30)

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from google.api_core.exceptions import ServiceUnavailable
 from google.auth.exceptions import InvalidValue, TransportError
 
+from adaptml.lifecycle import Lost
 from adaptml.settings import Settings
 from functions.api import asked, failures, views, wishes
 from functions.api.app import build
@@ -126,15 +128,24 @@ def test_a_reader_may_not_write() -> None:
     assert found.value.problems[0].code == "read_only"
 
 
-def test_what_breaks_is_answered_without_saying_what(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("a sentence of the data"), (500, "internal_error")),
+        (Lost("a sentence of the data"), (503, "unavailable")),
+        (ServiceUnavailable("a sentence of the data"), (503, "unavailable")),
+        (TransportError("a sentence of the data"), (503, "unavailable")),
+    ],
+)
+def test_what_breaks_is_answered_without_saying_what(error: Exception, said: tuple[int, str]) -> None:
     app = build()
 
     def broken() -> Any:
-        raise RuntimeError("a sentence of the data")
+        raise error
 
     app.dependency_overrides[asked.services] = broken
     answer = TestClient(app, raise_server_exceptions=False).get("/v1/models", headers={"Authorization": "Bearer t"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert (answer.status_code, answer.json()["error"]["code"]) == said
     assert "a sentence of the data" not in answer.text
 
 
