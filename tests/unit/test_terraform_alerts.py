@@ -9,6 +9,7 @@ import pytest
 from adaptml.settings import Settings
 from docs.generate import ROOT
 from schemas.errors import CODES
+from schemas.topology import TOPOLOGY
 from tests.terraform.alerts import OPERATIONS, alerts, anchor
 from tests.terraform.deployment import deployment
 
@@ -52,3 +53,12 @@ def test_codes_of_failed_runs_are_codes() -> None:
 def test_what_is_kept_for_how_long_is_what_the_code_keeps() -> None:
     days = Settings.model_fields["checkpoints_kept_s"].default // 86_400
     assert f"**Checkpoints are kept for {days} days**" in TEXT
+
+
+def test_what_functions_take_at_most_is_what_terraform_lets_them() -> None:
+    text = (ROOT / "terraform" / "functions.tf").read_text("utf-8")
+    sizes = re.findall(r'cpu = (\d+), memory = "(\d+)(Gi|Mi)", instances = (\d+)', text)
+    vcpu = sum(int(cpu) * int(instances) for cpu, _, _, instances in sizes)
+    gib = sum(int(size) * int(instances) / (1024 if unit == "Mi" else 1) for _, size, unit, instances in sizes)
+    assert len(sizes) == len(TOPOLOGY.functions)
+    assert f"functions {vcpu} vCPU and {gib:g} GiB" in TEXT
