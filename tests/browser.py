@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as TookTooLong
 
 from local import prerequisites
@@ -30,6 +30,7 @@ WITHIN_MS = 45_000
 def chromium() -> Iterator[Browser]:
     """Raises prerequisites.Missing with the command that installs it."""
     program = prerequisites.chromium()
+    expect.set_options(timeout=WITHIN_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         try:
