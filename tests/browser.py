@@ -53,7 +53,7 @@ def settled(page: Page, within_ms: int = WITHIN_MS) -> None:
         " && !document.querySelector('[data-testid=stSkeleton], [data-stale=true]')",
         timeout=within_ms,
     )
-    page.wait_for_timeout(150)
+    page.wait_for_timeout(250)
 
 
 def picture(page: Page, name: str, *, widths: tuple[int, ...] = (DESKTOP, PHONE)) -> None:
@@ -61,15 +61,18 @@ def picture(page: Page, name: str, *, widths: tuple[int, ...] = (DESKTOP, PHONE)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     before = page.viewport_size or {"width": DESKTOP, "height": 900}
     for width in widths:
-        page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_timeout(250)
-        height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
-        page.set_viewport_size({"width": width, "height": max(700, min(int(height), HIGHEST))})
-        with suppress(TookTooLong):
-            settled(page, within_ms=4000)
+        for _ in range(2):  # what is drawn only once it is seen makes the page higher
+            page.set_viewport_size({"width": width, "height": _height(page)})
+            with suppress(TookTooLong):
+                settled(page, within_ms=4000)
         page.screenshot(path=os.fspath(SCREENSHOTS / f"{name}-{width}.png"))
         assert_fits(page, width)
     page.set_viewport_size(before)
+
+
+def _height(page: Page) -> int:
+    height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+    return max(700, min(int(height), HIGHEST))
 
 
 def assert_fits(page: Page, width: int) -> None:
