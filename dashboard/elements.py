@@ -123,8 +123,8 @@ def nothing(text: str) -> None:
 
 
 def curve(points: Sequence[Mapping[str, Any]], field: str, title: str) -> None:
-    """A figure over the steps. Drawn by Vega-Lite from plain numbers: that spares the seconds that pandas and Altair
-    take to load."""
+    """A figure over the steps. Drawn by Vega-Lite from plain numbers: that spares the seconds that Altair takes
+    to load."""
     values = [{"step": point["step"], "value": point[field]} for point in points if point.get(field) is not None]
     _chart(values, {"type": "line", "point": len(values) == 1, "interpolate": "linear"}, "step", "quantitative", title)
 

@@ -26,6 +26,7 @@ from schemas.manifest_reading import parse_manifest
 from schemas.run import Run, Source
 from schemas.run_states import RunState
 from tests.cloud import MODEL, ROOT, chat_rows
+from tests.unit.test_image import pins
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 AUDIENCE = "/projects/1/global/backendServices/2"
@@ -216,3 +217,11 @@ def test_without_a_sign_in_and_without_a_setting_nothing_is_shown(
 
 def test_a_reader_may_look_and_nothing_else() -> None:
     assert not Viewer("bob@example.com", {"acme": "reader"}).may_write("acme")
+
+
+def test_what_page_and_functions_both_need_is_pinned_alike() -> None:
+    page, functions = pins("dashboard/requirements.txt"), pins("functions/requirements.txt")
+    assert {name: pin for name, pin in page.items() if name in functions} == {
+        name: pin for name, pin in functions.items() if name in page
+    }
+    assert page["streamlit"][1]
