@@ -256,7 +256,7 @@ class _Document:
         return _Collection(self.client, f"{self.path}/{name}")
 
     def get(self) -> _Snapshot:
-        return _Snapshot(self.client, self.client.read(self.path))
+        return _Snapshot(self.client, self.path.rpartition("/")[2], self.client.read(self.path))
 
     def update(self, fields: dict[str, Any], option: int | None = None) -> None:
         self.client.write(self.path, fields, False, option)
@@ -265,6 +265,7 @@ class _Document:
 @dataclass(frozen=True)
 class _Snapshot:
     client: _Client
+    id: str
     number: int
 
     @property
