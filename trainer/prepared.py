@@ -11,6 +11,7 @@ It lies below the models folder of a machine or in the models bucket, under the 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -132,13 +133,33 @@ def listed(folder: Path) -> dict[str, str] | None:
 
 
 def has(folder: Path, variant: Variant) -> bool:
-    """Whether all files that the variant needs are there. Their content was checked when they were written."""
+    """Whether all files that the variant needs are there, in the folder itself. Their content was checked when they
+    were written."""
     names = listed(folder)
     if names is None:
         return False
     if not (STAMP in names if variant == "nf4" else any(_WEIGHTS.fullmatch(name) for name in names)):
         return False
-    return all((folder / name).is_file() for name in needed(names, variant))
+    files = needed(names, variant)
+    return all(_is_own(folder, name) for name in files) and all(_is_led_to(folder, name, names) for name in files)
+
+
+def _is_own(folder: Path, name: str) -> bool:
+    """Whether it is a file, and no link to one elsewhere: the checksums are of what lies here."""
+    path = folder / name
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+
+
+def _is_led_to(folder: Path, name: str, names: Iterable[str]) -> bool:
+    """Whether an index of weights names no others than those that the folder has checksums of."""
+    if not name.endswith(".safetensors.index.json"):
+        return True
+    try:
+        shards = set(json.loads((folder / name).read_text("utf-8"))["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
+    beside = name.rpartition("/")[0]
+    return shards <= {found.removeprefix(f"{beside}/") if beside else found for found in names}
 
 
 def choose(folder: Path, *, quantise: bool) -> Weights | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -33,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
     for name in (*BESIDE, *SHARDS, *IN_NF4):
         (made / name).write_text(name)
     (made / STAMP).write_text(STAMPED.model_dump_json())
+    (made / SHARDS[2]).write_text(json.dumps({"weight_map": dict(enumerate(SHARDS[:2]))}))
     prepared.seal(made, ORIGINAL)
     return made
 
