@@ -14,13 +14,19 @@ from dashboard import words
 from schemas.errors import Problem
 from schemas.run import Event
 from schemas.run_states import RunState
-from schemas.text import html
+from schemas.text import html, markdown, printable
 
 COLOUR = "#0b6e6e"
 PREVIEW_CHARACTERS = 2000
 PROBLEMS_SHOWN = 20
 
 STYLE = Path(__file__).with_name("style.css")
+
+
+def heading(name: str) -> None:
+    """A name as the page's title. A run is named after its folder until its manifest is read, and a folder may be
+    called anything."""
+    st.title(markdown(printable(name)))
 
 
 def badge(state: RunState) -> str:

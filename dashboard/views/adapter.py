@@ -17,6 +17,7 @@ from schemas.adapter import LATEST, PROD, Action
 from schemas.errors import Refused
 from schemas.manifest import is_drop_name
 from schemas.run_states import RunState
+from schemas.text import markdown, printable
 
 
 def show() -> None:
@@ -99,7 +100,7 @@ def _download(one: Numbered) -> None:
             "Links to its files", key=f"links-{number}", help="They work for 15 minutes, for whoever has them."
         ):
             for file, url in versions.links(session.services(), run):
-                st.link_button(file, url)
+                st.link_button(markdown(printable(file)), url)
 
 
 def _aliases(found: Shown) -> None:

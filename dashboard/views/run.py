@@ -10,7 +10,7 @@ import streamlit as st
 from adaptml import figures
 from adaptml.clock import utc_now
 from dashboard import session, words
-from dashboard.elements import badge, curve, dim, facts, label, line, nothing, problems, said, table, way
+from dashboard.elements import badge, curve, dim, facts, heading, label, line, nothing, problems, said, table, way
 from schemas import layout
 from schemas.messages import RunCommand
 from schemas.run import Run
@@ -59,7 +59,7 @@ def _live(run_id: str, *, was_over: bool) -> None:
 
 def _show(run: Run) -> None:
     now = utc_now()
-    st.title(run.name)
+    heading(run.name)
     attempt = [label(f"attempt {run.attempt}", "waiting")] if run.attempt > 1 else []
     line(badge(run.state), *attempt, dim(words.ago(run.created_at, now)))
     said(run.state_reason)
@@ -115,7 +115,8 @@ def _actions(run: Run) -> None:
             resumed = layout.run_id(run.tenant, run.folder or run.name, "command", command_id)
             st.session_state["_asked_for"] = resumed
             session.go("run", run=resumed)
-        if run.artifacts is not None and run.artifacts.uri is not None:
+        is_there = run.artifacts is not None and run.artifacts.uri is not None
+        if run.artifacts is not None and is_there and run.tenant == session.tenant():
             session.link("adapter", f"Version {run.artifacts.version}", name=run.name)
         if run.source.resumes:
             session.link("run", "The run that it goes on from", run=run.source.resumes)

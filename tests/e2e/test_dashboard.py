@@ -71,7 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     except prerequisites.Missing as missing:
         pytest.fail(str(missing), pytrace=False)
     fast = {"ADAPTML_LOCAL_TICK_S": "1", "ADAPTML_SETTLE_S": "1", "ADAPTML_GPU_QUOTA": "2"}
-    with cloud_apart(home, ADAPTML_TRAINER_COMMAND=STUB, **fast) as cloud, chromium() as browser:
+    with cloud_apart(home, ADAPTML_TRAINER_COMMAND=STUB, **fast) as cloud:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -84,7 +84,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             address = f"http://127.0.0.1:{port}"
             eventually(lambda: _answers(address), within_s=60)
             (home / "files").mkdir()
-            yield Site(cloud, address, browser, home / "files")
+            with chromium() as browser:
+                yield Site(cloud, address, browser, home / "files")
         finally:
             served.terminate()
             served.wait(timeout=20)

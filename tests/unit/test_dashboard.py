@@ -20,6 +20,7 @@ from dashboard import drop, form, session, viewer, words
 from dashboard.drop import Draft, uploaded
 from dashboard.form import Settings
 from dashboard.viewer import NotAllowed, Viewer
+from dashboard.views import run as shown_run
 from schemas import layout
 from schemas.ledger import Account
 from schemas.manifest_reading import parse_manifest
@@ -189,6 +190,25 @@ def test_names_and_reasons_that_others_wrote_are_escaped(page: tuple[AppTest, _Q
     drawn = "".join(str(element.proto) for element in test.main if hasattr(element, "proto"))
     assert "onerror" in drawn
     assert "<img" not in drawn.replace("\\<img", "")
+
+
+def test_a_run_that_is_called_anything_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = "![x](https://evil.example/p.png) <img src=x onerror=hurt()>"
+    called = _run("desk", state_reason=hostile).model_copy(update={"name": hostile})
+    monkeypatch.setattr(shown_run, "RUN", called, raising=False)
+    runs = SimpleNamespace(curve=lambda _: [], events=lambda _: [])
+    monkeypatch.setattr(session, "services", lambda: SimpleNamespace(runs=runs))
+    monkeypatch.setenv(viewer.OPEN_TO, "acme")
+
+    def page() -> None:
+        from dashboard.views import run
+
+        run._show(run.RUN)
+
+    test = AppTest.from_function(page, default_timeout=60).run()
+    assert not test.exception
+    assert test.title[0].value.startswith("\\!\\[x\\]")
+    assert "<img" not in "".join(str(one.proto) for one in test.main if hasattr(one, "proto")).replace("\\\\<img", "")
 
 
 def test_a_service_that_does_not_answer_is_said_so_without_its_words(page: tuple[AppTest, _Queries]) -> None:
