@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 from local import cloud, paths
 from local.supervisor import is_running
@@ -24,14 +25,20 @@ def serve() -> int:
     asked = environment | {"PORT": str(port), "ADAPTML_MODELS_DIR": str(paths.MODELS)}
     environment["ADAPTML_PLAYGROUND_URL"] = f"http://127.0.0.1:{port}"
     print(f"the dashboard: http://127.0.0.1:{environment.get('PORT', '8501')}   (Ctrl-C ends it)", flush=True)
-    playground = subprocess.Popen([sys.executable, "-m", "trainer.playground"], cwd=paths.ROOT, env=asked)
+    playground = subprocess.Popen(_tethered("trainer.playground"), cwd=paths.ROOT, env=asked)
     try:
-        return subprocess.run([sys.executable, "-m", "dashboard"], cwd=paths.ROOT, env=environment).returncode
+        return subprocess.run(_tethered("dashboard"), cwd=paths.ROOT, env=environment).returncode
     except KeyboardInterrupt:
         return 0
     finally:
         playground.terminate()
         playground.wait(timeout=10)
+
+
+def _tethered(module: str) -> list[str]:
+    """A program that ends with this one, however this one ends."""
+    tether = Path(__file__).with_name("tether.py")
+    return [sys.executable, "-S", str(tether), str(os.getpid()), sys.executable, "-m", module]
 
 
 def _free_port() -> int:

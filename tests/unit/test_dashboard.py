@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from adaptml.objects import PinnedObject
 from adaptml.runs.queries import Page
-from dashboard import drop, form, session, viewer, words
+from dashboard import drop, form, playground, session, viewer, words
 from dashboard.drop import Draft, uploaded
 from dashboard.form import Settings
 from dashboard.viewer import NotAllowed, Viewer
@@ -28,6 +28,7 @@ from schemas.run import Run, Source
 from schemas.run_states import RunState
 from tests.cloud import MODEL, ROOT, chat_rows
 from tests.unit.test_image import pins
+from trainer.playground import Asked
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 AUDIENCE = "/projects/1/global/backendServices/2"
@@ -237,6 +238,54 @@ def test_without_a_sign_in_and_without_a_setting_nothing_is_shown(
 
 def test_a_reader_may_look_and_nothing_else() -> None:
     assert not Viewer("bob@example.com", {"acme": "reader"}).may_write("acme")
+
+
+class _Service:
+    """The playground's, which says what it is told to say."""
+
+    def __init__(self, status: int, said: Any) -> None:
+        self.ok, self.status_code, self._said = status < 400, status, said
+
+    def json(self) -> Any:
+        if self._said is None:
+            raise ValueError("no JSON")
+        return self._said
+
+
+QUESTION = playground.Question("acme", "desk", 2, "qlora", "My kettle leaks.")
+
+
+def test_both_answers_come_from_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def post(url: str, **sent: Any) -> _Service:
+        asked.append((url, sent["json"], sent["headers"]))
+        return _Service(200, {"base": "a", "adapter": "b", "seconds": 1.5})
+
+    monkeypatch.setattr(playground.requests, "post", post)
+    assert playground.ask("http://127.0.0.1:1", QUESTION) == playground.Answers("a", "b", 1.5)
+    url, body, headers = asked[0]
+    assert (url, headers) == ("http://127.0.0.1:1/answer", {})
+    assert Asked.model_validate(body).version == 2  # what the page sends is what the service takes
+    monkeypatch.setattr(playground, "_token", lambda audience: f"for {audience}")
+    playground.ask("https://playground.run.app", QUESTION)
+    assert asked[1][2] == {"Authorization": "Bearer for https://playground.run.app"}
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "told"), [(409, {"error": "v2 is not there"}, "v2 is not there"), (502, None, "502")]
+)
+def test_a_service_that_cannot_answer_says_why(
+    status: int, said: Any, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(playground.requests, "post", lambda *_, **__: _Service(status, said))
+    with pytest.raises(playground.Unanswered, match=told):
+        playground.ask("http://127.0.0.1:1", QUESTION)
+
+
+def test_a_service_that_is_away_is_said_so() -> None:
+    with pytest.raises(playground.Unanswered, match="does not answer"):
+        playground.ask("http://127.0.0.1:1", QUESTION)
 
 
 def test_what_page_and_functions_both_need_is_pinned_alike() -> None:
