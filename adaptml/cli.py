@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from adaptml import folder as drop
 from adaptml import show
-from adaptml.commands import adapters, doctor, listing, operate, runs
+from adaptml.commands import adapters, chat, doctor, listing, operate, runs
 from adaptml.dataset.check import DataSource
 from adaptml.report import manifest_report, rejected_markdown, to_json, validation_report
 from adaptml.tokens.chat import ChatTokenizer
@@ -49,6 +49,7 @@ app.command()(adapters.adapters)
 app.command()(adapters.promote)
 app.command()(adapters.rollback)
 app.command()(adapters.compare)
+app.command()(chat.chat)
 app.add_typer(operate.dead_letters, name="dead-letters")
 app.command()(operate.replay)
 app.command()(operate.rebuild)

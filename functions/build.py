@@ -16,7 +16,7 @@ PACKAGES = ("schemas", "adaptml", "functions")
 SUFFIXES = {".py", ".yaml"}
 LEFT_OUT = {
     "functions/build.py",
-    *(f"adaptml/{name}.py" for name in ("cli", "folder", "rebuild", "show", "watch")),
+    *(f"adaptml/{name}.py" for name in ("cli", "folder", "playground", "rebuild", "show", "watch")),
 }
 """Not for a function: this program, and the command with its views in a terminal."""
 COMMANDS = "adaptml/commands/"

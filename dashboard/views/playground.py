@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from adaptml import adapters as registry
+from adaptml import playground
 from adaptml.aliases import Numbered
-from dashboard import playground, session
+from adaptml.playground import LONGEST_PROMPT, Answers, Question, Unanswered
+from dashboard import session
 from dashboard.elements import nothing, said
-from dashboard.playground import LONGEST_PROMPT, Answers, Question, Unanswered
 
 
 def show() -> None:

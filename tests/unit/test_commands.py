@@ -12,7 +12,7 @@ from tests.unit.test_protocol import run
 
 COMMANDS = [
     "check", "drop", "runs", "watch", "logs", "cancel", "resume", "adapters", "promote", "rollback", "compare",
-    "doctor", "replay", "dead-letters", "rebuild",
+    "chat", "doctor", "replay", "dead-letters", "rebuild",
 ]  # fmt: skip
 
 

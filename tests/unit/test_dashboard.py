@@ -14,9 +14,10 @@ from google.auth import jwt
 from google.auth.crypt import es256
 from streamlit.testing.v1 import AppTest
 
+from adaptml import playground
 from adaptml.objects import PinnedObject
 from adaptml.runs.queries import Page
-from dashboard import drop, form, playground, session, viewer, words
+from dashboard import drop, form, session, viewer, words
 from dashboard.drop import Draft, uploaded
 from dashboard.form import Settings
 from dashboard.viewer import NotAllowed, Viewer

@@ -1,4 +1,4 @@
-"""Asking the playground's service, which has the models: the page itself has no torch."""
+"""Asking the playground's service, which has the models: whoever asks has no torch."""
 
 from __future__ import annotations
 
