@@ -11,6 +11,8 @@ from adaptml.playground import LONGEST_PROMPT, Answers, Question, Unanswered
 from dashboard import session
 from dashboard.elements import nothing, said
 
+LENGTHS = (24, 48, 96, 192, 384)
+
 
 def show() -> None:
     """Which adapter, what to ask, and both answers side by side."""
@@ -35,16 +37,17 @@ def show() -> None:
     with st.form("question", border=False):
         prompt = st.text_area("Ask", max_chars=LONGEST_PROMPT, height=110)
         system = st.text_input("System prompt", max_chars=LONGEST_PROMPT, placeholder="none")
+        length = st.select_slider("Longest answer, tokens", LENGTHS, LENGTHS[1])
         if st.form_submit_button("Ask both", type="primary") and prompt.strip():
-            st.session_state["_answered"] = _asked(address, _question(readable[version], prompt, system))
+            st.session_state["_answered"] = _asked(address, _question(readable[version], prompt, system, length))
     _show(st.session_state.get("_answered"))
 
 
-def _question(one: Numbered, prompt: str, system: str) -> Question:
+def _question(one: Numbered, prompt: str, system: str, length: int) -> Question:
     run = one.run
     method = run.manifest.method if run is not None and run.manifest is not None else "qlora"
     name = run.name if run is not None else ""
-    return Question(session.tenant(), name, one.version.version, method, prompt, system)
+    return Question(session.tenant(), name, one.version.version, method, prompt, system, length)
 
 
 def _asked(address: str, question: Question) -> tuple[Question, Answers | str]:
