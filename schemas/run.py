@@ -335,20 +335,27 @@ class Run(Part):
 
     @model_validator(mode="after")
     def _can_be(self) -> Run:
-        """A run that has its version is not trained again, and its version is made of what it staged itself."""
-        if any(isinstance(value, datetime) and value.tzinfo is None for value in vars(self).values()):
-            raise ValueError("a time without a time zone")
-        if self.artifacts is not None and not self.state.is_final:
-            if self.state is not RunState.EVALUATING:
-                raise ValueError("a version before it was trained")
-            if not self.artifacts.staged.startswith(layout.staged_by(self.tenant, self.name, self.run_id)):
-                raise ValueError("a version of what another run staged")
+        if (why := impossible(self)) is not None:
+            raise ValueError(why)
         return self
 
     def to_document(self) -> dict[str, Any]:
         """As Firestore stores it: enums as text, datetimes as timestamps."""
         document: dict[str, Any] = to_document(self.model_dump())
         return document
+
+
+def impossible(run: Run) -> str | None:
+    """Why no part of AdaptML can have written this. A run that has its version is not trained again, and its version
+    is made of what it staged itself."""
+    if any(isinstance(value, datetime) and value.tzinfo is None for value in vars(run).values()):
+        return "a time without a time zone"
+    if run.artifacts is not None and not run.state.is_final:
+        if run.state is not RunState.EVALUATING:
+            return "a version before it was trained"
+        if not run.artifacts.staged.startswith(layout.staged_by(run.tenant, run.name, run.run_id)):
+            return "a version of what another run staged"
+    return None
 
 
 class Event(Part):
