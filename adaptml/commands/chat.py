@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -104,7 +105,7 @@ def _service() -> Iterator[str]:
     if named is not None:
         yield named
         return
-    if importlib.util.find_spec("trainer") is None or importlib.util.find_spec("torch") is None:
+    if not _is_here():
         errors.print(f"{playground.URL} is not set, and the trainer is not installed here", markup=False)
         raise typer.Exit(USAGE)
     with socket.socket() as free:
@@ -119,6 +120,12 @@ def _service() -> Iterator[str]:
     finally:
         started.terminate()
         started.wait(timeout=10)
+
+
+def _is_here() -> bool:
+    """Whether the trainer can be started: installed, or in the folder that this was called in."""
+    has_trainer = importlib.util.find_spec("trainer") is not None or Path("trainer", "playground.py").is_file()
+    return has_trainer and importlib.util.find_spec("torch") is not None
 
 
 def _await(started: subprocess.Popen[bytes], port: int) -> None:
