@@ -165,7 +165,7 @@ def test_labels_are_kept_on_the_run_and_told_to_nobody(world: Attacked) -> None:
 def test_what_intake_did_not_expect_is_logged_by_its_kind_and_place(
     world: Attacked, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(*_: object) -> Any:
+    def breaks(*_: object, **__: object) -> Any:
         try:
             raise error
         except Exception as cause:
