@@ -10,7 +10,7 @@ MODELS := .local/models
 # Two at a time, file by file.
 BESIDE := OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test up down dashboard status check fuzz soak lint format unit integration e2e bench docs lock archive clean help
+.PHONY: demo test nightly up down dashboard status check fuzz soak lint format unit integration e2e bench docs lock archive clean help
 .PHONY: imagelock torchlock sbom image
 
 help:  ## what there is
@@ -21,7 +21,10 @@ demo: $(READY)  ## local cloud, a real gsutil cp, a run to its adapter
 
 test: $(READY) lint  ## everything: lint, types, import rules, unit, integration, end to end
 	$(BESIDE) --no-loadscope-reorder tests/simulation tests/model tests/unit  # what takes longest first
-	$(BESIDE) tests/integration tests/e2e
+	$(BESIDE) -m "not nightly" tests/integration tests/e2e
+
+nightly: $(READY)  ## the tests of the faces by real clients, of traces and of attacks on services
+	$(BESIDE) -m nightly tests/integration tests/e2e
 
 up: $(READY)  ## start the local cloud in the background
 	@$(PY) -m local up

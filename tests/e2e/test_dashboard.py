@@ -37,7 +37,7 @@ from tests.cloud import DROPS, PROJECT, ROOT, STUB, TestCloud, chat_rows, eventu
 
 HOSTILE = "<script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'> **bold** [link](javascript:hurt()) $x$"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(240)]
 
 
 @dataclass
