@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import sys
 from collections.abc import Iterator
@@ -147,6 +148,7 @@ def documents() -> dict[str, str]:
     return {
         "docs/errors.md": errors(),
         "docs/limits.md": limits(),
+        "docs/commands.md": commands(),
         "docs/manifest.md": manifest(),
         "docs/messages.md": messages(),
         "docs/models.md": models(),
@@ -226,6 +228,38 @@ def messages() -> str:
         if topic.schema_name is not None:
             parts.append(f"\n```json\n{avro_schema(TOPIC_MESSAGES[topic.schema_name])}\n```\n")
     return _NOTE + "".join(parts)
+
+
+COMMANDS = """# The command `adaptml`
+
+`pip install adaptml` brings `check`; `pip install 'adaptml[cloud]'` all of them. They work on the deployment that the
+environment names, with your own credentials (`gcloud auth application-default login`): `GOOGLE_CLOUD_PROJECT`,
+`ADAPTML_DROPS_BUCKET`, `ADAPTML_ARTIFACTS_BUCKET`, … (`terraform output -json environment`). `. .local/env` names the
+local cloud. `ADAPTML_TENANT` saves `--tenant`. What a command may do are your rights in Google Cloud: they are for
+people who operate a deployment; others use the bucket, the [API](api.md) or the [page](dashboard.md).
+
+`--json` prints JSON for programs, on standard output and nothing else; what went wrong is said on standard error, with
+a code of [errors.md](errors.md). `adaptml --install-completion` completes in the shell.
+
+| exit status | |
+| --- | --- |
+| 0 | done; of what follows a run: it SUCCEEDED, or was VALIDATED |
+| 1 | refused, failed, not found, or a service did not answer |
+| 2 | wrong use, or a setting that is missing |
+| 3 | the run has not ended in the time that was given |
+
+"""
+"""What no command says of itself."""
+
+
+def commands() -> str:
+    """The command, as it describes itself."""
+    from typer.cli import app
+    from typer.testing import CliRunner
+
+    told = CliRunner().invoke(app, ["adaptml.cli", "utils", "docs", "--name", "adaptml"], env={"COLUMNS": "200"})
+    described = html.unescape(told.output).split("**Commands**:")[1].partition("\n## ")[2]
+    return f"{_NOTE}{COMMANDS}## {described.rstrip()}\n"
 
 
 def states() -> str:

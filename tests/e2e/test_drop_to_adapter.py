@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,18 +151,16 @@ CALLS = (
     ("chat", "desk", "prod", "--prompt", "My kettle leaks from the base. What now?", "--max-new-tokens", "48"),
     ("doctor",),
 )
-RECORD = "ADAPTML_RECORD"
-"""Set, what the command says is written where docs/commands.md takes it from."""
 
 
 def test_the_command_shows_moves_compares_and_asks(delivered: Delivered) -> None:
     environment = {"ADAPTML_TENANT": "acme", "COLUMNS": "118", "ADAPTML_MODELS_DIR": str(paths.MODELS)}
     delivered.cloud.environment |= environment
-    transcript = "$ export ADAPTML_TENANT=acme\n"
+    transcript = ""
     for words in CALLS:
         done = delivered.cloud.command(str(paths.ROOT / ".venv" / "bin" / "adaptml"), *words, check=False)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
-        transcript += f"$ adaptml {shlex.join(words)}\n{done.stdout}"
+        transcript += done.stdout
     for said in (
         "v2",
         "prod of acme/desk points at v1",
@@ -173,10 +169,6 @@ def test_the_command_shows_moves_compares_and_asks(delivered: Delivered) -> None
         "nothing is left unfinished",
     ):
         assert said in transcript
-    if os.environ.get(RECORD):
-        into = paths.ROOT / "docs" / "transcripts"
-        into.mkdir(exist_ok=True)
-        (into / "command.txt").write_text("".join(f"{line.rstrip()}\n" for line in transcript.splitlines()))
 
 
 def test_the_same_drop_again_is_the_next_version_with_the_same_weights(delivered: Delivered) -> None:
