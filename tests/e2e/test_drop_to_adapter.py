@@ -148,26 +148,18 @@ CALLS = (
     ("promote", "desk"),
     ("rollback", "desk"),
     ("compare", "desk", "prod", "latest"),
-    ("chat", "desk", "prod", "--prompt", "My kettle leaks from the base. What now?", "--max-new-tokens", "48"),
-    ("doctor",),
 )
 
 
-def test_the_command_shows_moves_compares_and_asks(delivered: Delivered) -> None:
-    environment = {"ADAPTML_TENANT": "acme", "COLUMNS": "118", "ADAPTML_MODELS_DIR": str(paths.MODELS)}
+def test_the_command_shows_moves_and_compares(delivered: Delivered) -> None:
+    environment = {"ADAPTML_TENANT": "acme", "COLUMNS": "118"}
     delivered.cloud.environment |= environment
     transcript = ""
     for words in CALLS:
         done = delivered.cloud.command(str(paths.ROOT / ".venv" / "bin" / "adaptml"), *words, check=False)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         transcript += done.stdout
-    for said in (
-        "v2",
-        "prod of acme/desk points at v1",
-        "Settings: the same",
-        "base model",
-        "nothing is left unfinished",
-    ):
+    for said in ("prod of acme/desk points at v1", "Settings: the same"):
         assert said in transcript
 
 
