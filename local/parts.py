@@ -71,7 +71,7 @@ def servers(ports: Ports, logs: Path) -> list[Part]:
             name,
             [
                 *python, "functions_framework", "--source", source, "--target", name,
-                "--signature-type", _signature(name), "--host", "127.0.0.1", "--port", str(port),
+                *_signature(name), "--host", "127.0.0.1", "--port", str(port),
             ],
             port,
             {"THREADS": "1" if TOPOLOGY.functions[name].serial else "8"},
@@ -83,8 +83,13 @@ def servers(ports: Ports, logs: Path) -> list[Part]:
     return [Part("jobs", jobs, ports.jobs), *functions, Part("gateway", gateway, ports.gateway)]
 
 
-def _signature(function: str) -> str:
-    return "http" if TOPOLOGY.functions[function].http else "cloudevent"
+def _signature(function: str) -> list[str]:
+    """An HTTP function is served by its process itself: a worker of gunicorn would outlive a killed master."""
+    return (
+        ["--signature-type", "http", "--debug"]
+        if TOPOLOGY.functions[function].http
+        else ["--signature-type", "cloudevent"]
+    )
 
 
 def routers(ports: Ports, drops_bucket: str) -> list[Part]:
