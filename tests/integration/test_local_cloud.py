@@ -50,7 +50,7 @@ def test_two_clouds_run_side_by_side_and_a_killed_one_takes_all_its_parts_along(
     assert not set(parts(tmp_path)) & set(parts(cloud.home))
 
     os.kill(parts(tmp_path)[0], signal.SIGKILL)
-    eventually(lambda: not any(lives(process) for process in second), within_s=60, what=lambda: second)
+    eventually(lambda: not any(lives(process) for process in second), within_s=15, what=lambda: second)
     assert local(tmp_path, "status").returncode == 1
     assert all(lives(psutil.Process(pid)) for pid in parts(cloud.home))
 
