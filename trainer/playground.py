@@ -12,19 +12,18 @@ import logging
 import os
 import tempfile
 import threading
-from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from adaptml import logs
 from adaptml.services import Services
 from adaptml.tokens.chat import Untemplatable
 from schemas.errors import Refused
-from schemas.manifest import NAME_PATTERN
+from schemas.playground import Question
 
 if TYPE_CHECKING:
     from trainer.side_by_side import SideBySide
@@ -32,22 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGEST_BODY = 64 * 1024
-_Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
 _one_at_a_time = threading.Lock()
-
-
-class Asked(BaseModel):
-    """The body of a question."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    tenant: _Name
-    name: _Name
-    version: Annotated[int, Field(ge=1, le=10**9)]
-    method: Literal["qlora", "lora"] = "qlora"
-    prompt: Annotated[str, Field(min_length=1, max_length=8000)]
-    system: Annotated[str, Field(max_length=8000)] = ""
-    max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 128
 
 
 @functools.cache
@@ -68,15 +52,13 @@ def _models() -> SideBySide:
 def answer(body: bytes) -> tuple[HTTPStatus, dict[str, Any]]:
     """(status, what to say) for a question."""
     try:
-        asked = Asked.model_validate_json(body)
+        asked = Question.model_validate_json(body)
     except ValidationError as error:
         wrong = ", ".join(sorted({".".join(map(str, e["loc"])) or "body" for e in error.errors()}))
         return HTTPStatus.BAD_REQUEST, {"error": f"The question is not as it should be: {wrong}."}
-    from trainer.side_by_side import Question
-
     with _one_at_a_time:
         try:
-            return HTTPStatus.OK, asdict(_models().ask(Question(**asked.model_dump())))
+            return HTTPStatus.OK, _models().ask(asked).model_dump()
         except Refused as refused:
             first = refused.problems[0]
             return HTTPStatus.CONFLICT, {"error": f"{first.message}. {first.hint}"}

@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from schemas import layout
 from schemas.catalogue import CATALOGUE, BaseModelRow
 from schemas.errors import Refused, problem
 from schemas.manifest import Dataset, Manifest
+from schemas.playground import Answers, Question
 from trainer import models_bucket, prepared
 from trainer.evaluate import greedy, stop_tokens
 from trainer.model import chat_tokenizer, load_base
@@ -30,28 +30,6 @@ from trainer.prepared import MODELS_DIR
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTERS_KEPT = 4
 """Beside the base model; the one that was asked longest ago goes first."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What to ask, and whom."""
-
-    tenant: str
-    name: str
-    version: int
-    method: Literal["qlora", "lora"]
-    prompt: str
-    system: str = ""
-    max_new_tokens: int = 128
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Greedy, of both."""
-
-    base: str
-    adapter: str
-    seconds: float
 
 
 class SideBySide:
@@ -83,7 +61,7 @@ class SideBySide:
         for with_adapter in (False, True):
             with contextlib.nullcontext() if with_adapter else self._model.disable_adapter():
                 texts += greedy(self._model, self._tokenizer, [prompt], stops, self._device, question.max_new_tokens)
-        return Answers(texts[0], texts[1], round(time.monotonic() - began, 2))
+        return Answers(base=texts[0], adapter=texts[1], seconds=round(time.monotonic() - began, 2))
 
     def _fetched(self, question: Question) -> Path:
         """The adapter's two files; a version never changes, so they are fetched once."""

@@ -10,9 +10,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -21,10 +20,8 @@ from rich.text import Text
 from adaptml.commands.deployment import FAILED, USAGE, JsonOption, TenantOption, connected, errors, out, print_lines
 from schemas.adapter import LATEST
 from schemas.errors import Refused, problem
+from schemas.playground import LONGEST_PROMPT, Answers, Question
 from schemas.text import visible
-
-if TYPE_CHECKING:
-    from adaptml.playground import Answers, Question
 
 READY_WITHIN_S = 60
 
@@ -48,19 +45,22 @@ def chat(
     """
     with connected() as services:
         from adaptml import adapters as registry
-        from adaptml.playground import Question
 
         one = registry.show(services, tenant, name).version(version)
         if one.run is None or one.run.manifest is None or not one.is_readable:
             raise Refused([problem("version_not_ready", version=f"v{one.version.version}", adapter=f"{tenant}/{name}")])
-        asked = Question(tenant, name, one.version.version, one.run.manifest.method, "", system, tokens)
+        method = one.run.manifest.method
     with _service() as address:
         for text in prompt or _typed():
-            answers = _asked(address, replace(asked, prompt=text))
+            question = Question(
+                tenant=tenant, name=name, version=one.version.version, method=method, prompt=text,
+                system=system, max_new_tokens=tokens,
+            )  # fmt: skip
+            answers = _asked(address, question)
             if as_json:
-                print_lines([{"prompt": text, **asdict(answers)}])
+                print_lines([{"prompt": text, **answers.model_dump()}])
             else:
-                out.print(_side_by_side(f"{name} v{asked.version}", answers))
+                out.print(_side_by_side(f"{name} v{question.version}", answers))
 
 
 def _asked(address: str, question: Question) -> Answers:
@@ -76,8 +76,6 @@ def _asked(address: str, question: Question) -> Answers:
 
 def _typed() -> Iterator[str]:
     """Lines of the standard input; empty ones ask nothing."""
-    from adaptml.playground import LONGEST_PROMPT
-
     while True:
         if sys.stdin.isatty():
             out.print("[bold]›[/] ", end="")

@@ -7,9 +7,10 @@ import streamlit as st
 from adaptml import adapters as registry
 from adaptml import playground
 from adaptml.aliases import Numbered
-from adaptml.playground import LONGEST_PROMPT, Answers, Question, Unanswered
+from adaptml.playground import Unanswered
 from dashboard import session
 from dashboard.elements import nothing, said
+from schemas.playground import LONGEST_PROMPT, Answers, Question
 
 LENGTHS = (24, 48, 96, 192, 384)
 
@@ -47,7 +48,14 @@ def _question(one: Numbered, prompt: str, system: str, length: int) -> Question:
     run = one.run
     method = run.manifest.method if run is not None and run.manifest is not None else "qlora"
     name = run.name if run is not None else ""
-    return Question(session.tenant(), name, one.version.version, method, prompt, system, length)
+    return Question(
+        tenant=session.tenant(),
+        name=name,
+        version=one.version.version,
+        method=method,
+        prompt=prompt,
+        system=system,
+    )
 
 
 def _asked(address: str, question: Question) -> tuple[Question, Answers | str]:

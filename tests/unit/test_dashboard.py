@@ -25,11 +25,11 @@ from dashboard.views import run as shown_run
 from schemas import layout
 from schemas.ledger import Account
 from schemas.manifest_reading import parse_manifest
+from schemas.playground import Answers, Question
 from schemas.run import Run, Source
 from schemas.run_states import RunState
 from tests.cloud import MODEL, ROOT, chat_rows
 from tests.unit.test_image import pins
-from trainer.playground import Asked
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 AUDIENCE = "/projects/1/global/backendServices/2"
@@ -253,7 +253,7 @@ class _Service:
         return self._said
 
 
-QUESTION = playground.Question("acme", "desk", 2, "qlora", "My kettle leaks.")
+QUESTION = Question(tenant="acme", name="desk", version=2, prompt="My kettle leaks.")
 
 
 def test_both_answers_come_from_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,10 +264,10 @@ def test_both_answers_come_from_the_service(monkeypatch: pytest.MonkeyPatch) -> 
         return _Service(200, {"base": "a", "adapter": "b", "seconds": 1.5})
 
     monkeypatch.setattr(playground.requests, "post", post)
-    assert playground.ask("http://127.0.0.1:1", QUESTION) == playground.Answers("a", "b", 1.5)
+    assert playground.ask("http://127.0.0.1:1", QUESTION) == Answers(base="a", adapter="b", seconds=1.5)
     url, body, headers = asked[0]
     assert (url, headers) == ("http://127.0.0.1:1/answer", {})
-    assert Asked.model_validate(body).version == 2  # what the page sends is what the service takes
+    assert Question.model_validate(body).version == 2  # what the page sends is what the service takes
     monkeypatch.setattr(playground, "_token", lambda audience: f"for {audience}")
     playground.ask("https://playground.run.app", QUESTION)
     assert asked[1][2] == {"Authorization": "Bearer for https://playground.run.app"}

@@ -10,13 +10,14 @@ import torch
 from schemas.catalogue import CATALOGUE
 from schemas.errors import Refused
 from schemas.manifest import Dataset, Manifest
+from schemas.playground import Question
 from tests import tiny_model
 from tests.cloud import MODEL
 from tests.unit.bucket import Bucket
 from trainer import artifacts, playground
 from trainer.model import load_base, with_lora
 from trainer.prepared import MODELS_DIR
-from trainer.side_by_side import CONFIG, WEIGHTS, Question, SideBySide
+from trainer.side_by_side import CONFIG, WEIGHTS, SideBySide
 
 ROW = CATALOGUE[MODEL]
 CPU = torch.device("cpu")
@@ -55,7 +56,7 @@ def _side_by_side(bucket: Bucket, folder: Path) -> SideBySide:
 
 
 def _question(version: int) -> Question:
-    return Question("acme", "desk", version, "qlora", "My kettle leaks.", max_new_tokens=12)
+    return Question(tenant="acme", name="desk", version=version, prompt="My kettle leaks.", max_new_tokens=12)
 
 
 def test_base_and_adapters_answer_each_for_itself(bucket: Bucket, tmp_path: Path) -> None:
