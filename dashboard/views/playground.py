@@ -55,6 +55,7 @@ def _question(one: Numbered, prompt: str, system: str, length: int) -> Question:
         method=method,
         prompt=prompt,
         system=system,
+        max_new_tokens=length,
     )
 
 

@@ -15,18 +15,20 @@ from google.auth.crypt import es256
 from streamlit.testing.v1 import AppTest
 
 from adaptml import playground
+from adaptml.aliases import Numbered
 from adaptml.objects import PinnedObject
 from adaptml.runs.queries import Page
 from dashboard import drop, form, session, viewer, words
 from dashboard.drop import Draft, uploaded
 from dashboard.form import Settings
 from dashboard.viewer import NotAllowed, Viewer
+from dashboard.views import playground as shown_playground
 from dashboard.views import run as shown_run
 from schemas import layout
 from schemas.ledger import Account
 from schemas.manifest_reading import parse_manifest
 from schemas.playground import Answers, Question
-from schemas.run import Run, Source
+from schemas.run import Run, Source, Version
 from schemas.run_states import RunState
 from tests.cloud import MODEL, ROOT, chat_rows
 from tests.unit.test_image import pins
@@ -254,6 +256,15 @@ class _Service:
 
 
 QUESTION = Question(tenant="acme", name="desk", version=2, prompt="My kettle leaks.")
+
+
+def test_all_that_is_set_on_the_page_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "tenant", lambda: "acme")
+    one = Numbered(Version(version=3, run_id="acme-desk", claimed_at=NOW), _run("desk"))
+    asked = shown_playground._question(one, "My kettle leaks.", "Be short.", 24)
+    assert asked == Question(
+        tenant="acme", name="desk", version=3, prompt="My kettle leaks.", system="Be short.", max_new_tokens=24
+    )
 
 
 def test_both_answers_come_from_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
