@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from google.api_core.exceptions import GoogleAPICallError
@@ -88,12 +88,13 @@ class Supervisor:
         settings = Settings.from_env()
         (paths.HOME / "boto").write_text(boto_file(ports, paths.HOME), "utf-8")
 
-        self._launch(emulators(ports))
-        self._await_ready()
+        started = emulators(ports)
+        self._launch(started)
+        self._launch(servers(ports, paths.LOGS))  # they ask the emulators for nothing before somebody asks them
+        self._await_ready(*(part.name for part in started))
         provision.topics()
         provision.buckets(settings)
         provision.tokenizers(settings, paths.MODELS)
-        self._launch(servers(ports, paths.LOGS))
         self._await_ready()
         provision.job(settings, paths.MODELS)
         self._launch(routers(ports, settings.drops_bucket))
@@ -134,8 +135,6 @@ class Supervisor:
         self._write_state(ready=False)
 
     def _start_again(self, name: str) -> None:
-        with suppress(ProcessLookupError):  # a worker outlives its killed master for a while, and holds the port
-            os.killpg(self._processes[name].pid, signal.SIGKILL)
         self._spawn(self._parts[name])
         self._write_state(ready=True)
         if name == "jobs":

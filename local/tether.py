@@ -12,14 +12,19 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
-    """Replaces this process."""
-    parent, command = int(sys.argv[1]), sys.argv[2:]
+def tether(parent: int) -> None:
+    """Ties this process's life to its parent's. Exits where that is not `parent` any more."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         sys.exit("the parent died before the tether held")
+
+
+def main() -> None:
+    """Replaces this process."""
+    tether(int(sys.argv[1]))
+    command = sys.argv[2:]
     os.execvp(command[0], command)  # noqa: S606 - that is what this program is for
 
 
