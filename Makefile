@@ -5,6 +5,9 @@ PY := .venv/bin/python
 READY := .venv/.ready
 LOCK := .venv/bin/uv pip compile -q --python-version 3.11 --no-header --no-emit-index-url
 
+# A local cloud is a dozen processes of the same modules, and each attempt is one more: they are compiled once.
+export PYTHONDONTWRITEBYTECODE :=
+
 MODELS := .local/models
 
 # Two at a time, file by file.
