@@ -11,13 +11,14 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 
 from adaptml import tracing
 from adaptml.protocol import Change
 from adaptml.quota import Wait
-from adaptml.report import rejection_report
+from adaptml.report import rejection_report, to_json
 from adaptml.runs.changes import Decide
 from adaptml.runs.curve import Points
 from adaptml.services import Services
@@ -139,6 +140,12 @@ def write_beside_drop(services: Services, run: Run, events: Sequence[Event] = ()
     is_mended = any(event.to_state in {RunState.QUEUED, RunState.VALIDATED} for event in events)
     if (is_refused and not is_newest) or (is_mended and is_newest):
         services.objects.delete_older(run.source.bucket, _beside(run, layout.REJECTED), _order(run))
+
+
+def write_report(services: Services, run: Run, document: dict[str, Any]) -> int | None:
+    """validation-report.json, unless a newer run has written its own; returns its generation then."""
+    body = to_json({"run_id": run.run_id} | document)
+    return put_beside_drop(services, run, layout.REPORT, body, "application/json")
 
 
 def put_beside_drop(services: Services, run: Run, file: str, body: str, content_type: str) -> int | None:

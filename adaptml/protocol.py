@@ -221,6 +221,14 @@ def request_cancel(run: Run) -> Change | None:
     return None if run.cancel_requested else Change(fields={"cancel_requested": True})
 
 
+def rejected(problems: list[Problem], counts: dict[str, int] | None = None, **fields: object) -> Change:
+    """The drop is wrong. `counts` holds all problems by code where not all of them are given."""
+    error = to_error(problems)
+    if counts:
+        error = error.model_copy(update={"counts": counts})
+    return Change(RunState.REJECTED, error.message, fields | {"error": error})
+
+
 def to_error(problems: list[Problem], shown: int = 100) -> RunError:
     """The run's `error` from all problems found: the first in full, all of them counted by code."""
     first = problems[0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adaptml.verdict import Verdict
 from schemas.errors import Problem, Severity
 from schemas.run import Estimate, Run, TokenFigures
 from schemas.text import markdown
+
+if TYPE_CHECKING:  # who only ends runs needs none of the check's libraries
+    from adaptml.verdict import Verdict
 
 REPORT_VERSION = 1
 

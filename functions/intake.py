@@ -6,31 +6,18 @@ delivery of an event, a late data file and the reconciler all do the same thing.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
-
-from google.api_core.exceptions import NotFound
 
 from adaptml import lifecycle, tracing
-from adaptml.dataset.check import DataSource
-from adaptml.dataset.source import Readable
 from adaptml.leftovers import resumable_until
-from adaptml.objects import ObjectGone, ObjectStore
-from adaptml.protocol import Change, cancel, to_error
-from adaptml.report import manifest_report, to_json, validation_report
+from adaptml.objects import ObjectGone
+from adaptml.protocol import Change, cancel, rejected, to_error
+from adaptml.report import manifest_report
 from adaptml.runs.changes import Decide
 from adaptml.services import Services
-from adaptml.tokens.bucket import in_bucket
-from adaptml.tokens.preview import to_lines
-from adaptml.tokens.store import Find
-from adaptml.verdict import check_drop
 from schemas import layout
-from schemas.catalogue import CATALOGUE
-from schemas.errors import Problem, Refused, Severity, problem
+from schemas.errors import Problem, Refused, problem
 from schemas.layout import DropPath
 from schemas.manifest import Manifest, is_drop_name
 from schemas.manifest_reading import parse_inline, parse_manifest
@@ -96,7 +83,9 @@ def advance(services: Services, run: Run) -> None:
             case RunState.AWAITING_DATA:
                 change = _look_for_data(services, run)
             case RunState.VALIDATING:
-                change = _validate(services, run)
+                from functions.validation import validate  # numpy and the rest take half a second: who checks pays
+
+                change = validate(services, run)
             case _:
                 return
         if change is None:
@@ -117,7 +106,7 @@ def _unless_moved(seen: RunState, change: Change) -> Decide:
 
 def reject(services: Services, run: Run, problems: list[Problem]) -> None:
     """Ends a run that has only just been received."""
-    refused = _rejected(problems)
+    refused = rejected(problems)
     lifecycle.change(services, run.run_id, lambda r: refused if r.state is RunState.RECEIVED else None)
 
 
@@ -126,10 +115,10 @@ def _take_up(services: Services, run: Run) -> Change:
     """The manifest, the pinned data and the last checkpoint of the run that this one resumes."""
     last = services.runs.find(run.source.resumes) if run.source.resumes else None
     if last is None or last.manifest is None or not_resumable(last):
-        return _rejected([problem("nothing_to_resume", why=not_resumable(last))])
+        return rejected([problem("nothing_to_resume", why=not_resumable(last))])
     until = resumable_until(last, services.settings)
     if until is not None and until <= services.now():
-        return _rejected([problem("checkpoint_gone", run_id=last.run_id)])
+        return rejected([problem("checkpoint_gone", run_id=last.run_id)])
     files = DatasetSummary(files=last.dataset.files, format=last.dataset.format)
     fields = {"manifest": last.manifest, "dataset": files, "checkpoint": last.checkpoint}
     return Change(RunState.VALIDATING, f"goes on where {last.run_id} ended", fields)
@@ -162,13 +151,13 @@ def _read_manifest(services: Services, run: Run) -> Change | None:
     if _is_called_off(services, run):
         return cancel(run)
     if not is_drop_name(run.tenant):
-        return _rejected([problem("bad_drop_name", what="the tenant", name=run.tenant)])
+        return rejected([problem("bad_drop_name", what="the tenant", name=run.tenant)])
     try:
         manifest, generation = manifest_of(services, run)
     except Refused as refused:
-        _write_report(services, run, manifest_report(refused.problems))
+        lifecycle.write_report(services, run, manifest_report(refused.problems))
         lifecycle.put_beside_drop(services, run, layout.PREVIEW, "", "application/jsonl")  # of data not looked at
-        return _rejected(refused.problems)
+        return rejected(refused.problems)
     change = _with_data(services, run.model_copy(update={"manifest": manifest}), manifest)
     source = run.source.model_copy(update={"defaults_generation": generation})
     return change and replace(change, fields=change.fields | {"name": manifest.name, "source": source})
@@ -281,75 +270,3 @@ def _settled_at(services: Services, run: Run, stale: list[DataFile]) -> datetime
     """When newer copies of files would be there."""
     copying_s = sum(file.size for file in stale) / COPIED_BYTES_PER_S
     return run.created_at + timedelta(seconds=services.settings.settle_s + copying_s)
-
-
-@tracing.on_run("validate")
-def _validate(services: Services, run: Run) -> Change:
-    manifest = run.manifest
-    if manifest is None:
-        raise ValueError(f"{run.run_id} is to be validated without a manifest")
-    tokenizer = _tokenizers(services.objects, services.settings.models_bucket)(CATALOGUE[manifest.base_model])
-    sources = [_source(services, run, file) for file in run.dataset.files]
-    verdict = check_drop(manifest, sources, tokenizer, step=tracing.span)
-    report = verdict.report
-    generation = _write_report(services, run, validation_report(verdict))
-    lifecycle.put_beside_drop(services, run, layout.PREVIEW, to_lines(verdict.preview), "application/jsonl")
-    summary = run.dataset.model_copy(
-        update={
-            "train_examples": report.examples["train"],
-            "validation_examples": report.examples["validation"],
-            "invalid_rows": report.invalid_rows,
-            "tokens": verdict.plan.tokens_per_epoch if verdict.plan else 0,
-            "lengths": verdict.measured.figures if verdict.measured else None,
-            "format": report.shape or manifest.dataset.format,
-            "warnings": report.of(Severity.WARNING),
-            "report_generation": generation,
-        }
-    )
-    if not verdict.is_accepted:
-        return _rejected(verdict.errors, verdict.error_counts, dataset=summary, estimate=verdict.plan)
-    if not manifest.dry_run and (full := _is_queue_full(services, run.tenant)) is not None:
-        return _rejected([full], dataset=summary, estimate=verdict.plan)
-    reason = f"{report.examples['train']} examples accepted"
-    if report.invalid_rows:
-        reason += f", {report.invalid_rows} rows set aside"
-    to = RunState.VALIDATED if manifest.dry_run else RunState.QUEUED
-    return Change(to, reason, {"dataset": summary, "estimate": verdict.plan})
-
-
-def _is_queue_full(services: Services, tenant: str) -> Problem | None:
-    """Counted, not locked: runs that are accepted at the same moment may exceed the limit by their number."""
-    limit = services.runs.ledger.account(tenant).limits.max_queued
-    if limit is None:
-        return None
-    waiting = services.runs.queries.count_queued(tenant, up_to=limit + 1)
-    return problem("queue_full", waiting=waiting, tenant=tenant, limit=limit) if waiting >= limit else None
-
-
-@functools.cache
-def _tokenizers(objects: ObjectStore, bucket: str | None) -> Find:
-    return in_bucket(objects, bucket)
-
-
-def _source(services: Services, run: Run, file: DataFile) -> DataSource:
-    @contextmanager
-    def opened() -> Iterator[Readable]:
-        try:
-            with services.objects.open(run.source.bucket, file.object, file.generation) as stream:
-                yield stream
-        except NotFound as gone:
-            raise Refused([problem("data_gone", file=file.name, generation=file.generation)]) from gone
-
-    return DataSource(file.name, file.role, file.size, opened)
-
-
-def _write_report(services: Services, run: Run, document: dict[str, Any]) -> int | None:
-    body = to_json({"run_id": run.run_id} | document)
-    return lifecycle.put_beside_drop(services, run, layout.REPORT, body, "application/json")
-
-
-def _rejected(problems: list[Problem], counts: dict[str, int] | None = None, **fields: object) -> Change:
-    error = to_error(problems)
-    if counts:
-        error = error.model_copy(update={"counts": counts})
-    return Change(RunState.REJECTED, error.message, fields | {"error": error})

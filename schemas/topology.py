@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib import resources
 
+from msgspec import yaml
 from pydantic import BaseModel, ConfigDict
-from ruamel.yaml import YAML
 
 
 class _Row(BaseModel):
@@ -91,8 +91,7 @@ def published_to(topic: str) -> str:
 
 
 def _load() -> Topology:
-    text = (resources.files("schemas") / "topology.yaml").read_text("utf-8")
-    return Topology.model_validate(YAML(typ="safe", pure=True).load(text))
+    return Topology.model_validate(yaml.decode((resources.files("schemas") / "topology.yaml").read_bytes()))
 
 
 TOPOLOGY = _load()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
+from msgspec import yaml
 
 from adaptml.planning import advice, exports
 from adaptml.planning.attempts import attempts_needed, leave_before_s, timeout_for
@@ -22,9 +22,7 @@ from schemas.errors import Problem, problem
 from schemas.manifest import Manifest
 from schemas.run import Estimate
 
-PRICES: dict[str, Any] = YAML(typ="safe", pure=True).load(
-    (resources.files("adaptml.planning") / "prices.yaml").read_text("utf-8")
-)
+PRICES: dict[str, Any] = yaml.decode((resources.files("adaptml.planning") / "prices.yaml").read_bytes())
 
 
 class Basis(NamedTuple):

@@ -10,8 +10,8 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any, Literal
 
+from msgspec import yaml
 from pydantic import BaseModel, ConfigDict, Field
-from ruamel.yaml import YAML
 
 
 class Row(BaseModel):
@@ -145,7 +145,7 @@ class BaseModelRow(Row):
 
 
 def _data(name: str) -> Any:
-    return YAML(typ="safe", pure=True).load((resources.files(__name__) / name).read_text("utf-8"))
+    return yaml.decode((resources.files(__name__) / name).read_bytes())
 
 
 FAMILIES = MappingProxyType({name: ChatFamily.model_validate(row) for name, row in _data("families.yaml").items()})

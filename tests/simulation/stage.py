@@ -26,7 +26,7 @@ from adaptml import leftovers, lifecycle, report
 from adaptml.dataset.check import DataSource
 from adaptml.runs import documents
 from adaptml.verdict import Verdict, check_drop
-from functions import intake
+from functions import intake, validation
 from schemas.errors import Refused
 from schemas.manifest import Manifest
 from schemas.manifest_reading import parse_inline, parse_manifest
@@ -92,8 +92,8 @@ def installed() -> Iterator[None]:
         stack.enter_context(mock.patch.object(attempt, "meanwhile", lambda work, _alive: work()))
         stack.enter_context(mock.patch.object(intake, "parse_manifest", _parse_manifest))
         stack.enter_context(mock.patch.object(intake, "parse_inline", _parse_inline))
-        stack.enter_context(mock.patch.object(intake, "check_drop", _check_drop))
-        stack.enter_context(mock.patch.object(intake, "_tokenizers", _no_tokenizers))
+        stack.enter_context(mock.patch.object(validation, "check_drop", _check_drop))
+        stack.enter_context(mock.patch.object(validation, "_tokenizers", _no_tokenizers))
         stack.enter_context(mock.patch.object(documents, "Run", _ReadOnce))
         stack.enter_context(mock.patch.object(leftovers, "CLOCKS_DIFFER", timedelta(seconds=6)))
         for module in (lifecycle, report):

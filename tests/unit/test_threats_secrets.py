@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from adaptml import logs
-from functions import dispatcher, intake
+from functions import dispatcher, validation
 from schemas.errors import Refused
 from schemas.manifest_reading import parse_manifest
 from schemas.run_states import RunState
@@ -171,7 +171,7 @@ def test_what_intake_did_not_expect_is_logged_by_its_kind_and_place(
         except Exception as cause:
             raise RuntimeError(f"of {WORD}") from cause
 
-    monkeypatch.setattr(intake, "check_drop", breaks)
+    monkeypatch.setattr(validation, "check_drop", breaks)
     with logged() as lines:
         try:
             world.drop(manifest())
