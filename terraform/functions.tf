@@ -11,8 +11,8 @@ locals {
     api         = { cpu = 1, memory = "1Gi", instances = 5, requests_at_once = 8 } # files of 30 MB are held whole
   }
 
-  # What adaptml/settings.py reads, in functions and job alike.
-  environment = merge(local.tracing, {
+  # What adaptml/settings.py reads, in all parts alike.
+  settings = {
     GOOGLE_CLOUD_PROJECT     = var.project_id
     ADAPTML_REGION           = var.region
     ADAPTML_DROPS_BUCKET     = local.buckets.drops
@@ -23,7 +23,10 @@ locals {
 
     # Every part must say the same: who takes up a RESUME, and who deletes checkpoints.
     ADAPTML_CHECKPOINTS_KEPT_S = tostring(var.retention.checkpoints_days * 86400)
-  })
+  }
+
+  # Functions and job are traced, too.
+  environment = merge(local.tracing, local.settings)
 
   # What adaptml/tracing.py reads, and OpenTelemetry. A trace that others began is kept or not as they say.
   tracing = var.trace_ratio == 0 ? {} : {
@@ -84,7 +87,7 @@ resource "google_artifact_registry_repository" "images" {
   repository_id = "adaptml"
   location      = var.region
   format        = "DOCKER"
-  description   = "The trainer's image, and those that Cloud Build makes of the functions"
+  description   = "The images of trainer and dashboard, and those that Cloud Build makes of the functions"
   kms_key_name  = var.kms_key
 
   # Images of the functions are built over the same tags.

@@ -1,10 +1,10 @@
-# Makes rights.tf so. What is bound in a module (the invoker of a function, Pub/Sub's agent) is listed there as well; a
+# Makes rights.tf so. What is bound in a module (the invokers of functions and services, Pub/Sub's agent) is listed there as well; a
 # test holds the list against all that is bound.
 locals {
   granted = {
     for kind in ["bucket", "topic", "job", "secret", "repository", "account", "project"] : kind => {
       for right in local.rights :
-      join(" ", compact([right.part, right.on, basename(right.role), join(",", concat(try(right.prefixes, []), try(right.suffixes, []), try(right.within, []), try(right.except, [])))])) => right
+      join(" ", compact([right.part, right.on, basename(right.role), join(",", concat(try(right.prefixes, []), try(right.suffixes, []), try(right.within, []), try(right.except, []), try(right.except_files, [])))])) => right
       if right.kind == kind
     }
   }
@@ -17,7 +17,10 @@ locals {
       [for prefix in try(right.prefixes, []) : "resource.name.startsWith(\"projects/_/buckets/${local.all_buckets[right.on]}/objects/${prefix}\")"],
       [for suffix in try(right.suffixes, []) : "resource.name.endsWith(\"/${suffix}\")"],
       [for folder in try(right.within, []) : "resource.name.extract(\"projects/_/buckets/${local.all_buckets[right.on]}/objects/{path}/${folder}/\") != \"\""],
-      [for prefix in try(right.except, []) : "!resource.name.startsWith(\"projects/_/buckets/${local.all_buckets[right.on]}/objects/${prefix}\")"],
+      compact([join(" && ", concat(
+        [for prefix in try(right.except, []) : "!resource.name.startsWith(\"projects/_/buckets/${local.all_buckets[right.on]}/objects/${prefix}\")"],
+        [for file in try(right.except_files, []) : "!resource.name.endsWith(\"/${file}\")"],
+      ))]),
     ))
   }
 

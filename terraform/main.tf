@@ -68,11 +68,11 @@ data "google_project" "this" {}
 data "google_storage_project_service_account" "this" {}
 
 resource "google_project_service" "used" {
-  for_each = toset([
+  for_each = toset(concat(var.dashboard == null ? [] : ["iap"], [
     "artifactregistry", "billingbudgets", "cloudbuild", "cloudfunctions", "cloudscheduler", "eventarc", "firestore", "iam",
     "logging", "monitoring", "pubsub", "run", "secretmanager", "storage", "cloudtrace", "telemetry",
     "iamcredentials",
-  ])
+  ]))
 
   service            = "${each.key}.googleapis.com"
   disable_on_destroy = false

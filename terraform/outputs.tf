@@ -32,7 +32,7 @@ output "models" {
 }
 
 output "images" {
-  description = "Where the trainer's image is pushed to."
+  description = "Where the images are pushed to."
   value       = "${var.region}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.images.repository_id}"
 }
 
@@ -43,7 +43,17 @@ output "hub_token" {
 
 output "delivery" {
   description = "Where calls_gcloud is false, to be run after each apply: `terraform output -raw delivery | sh -e`."
-  value       = join("", [for trigger in values(module.triggers) : "${trigger.command}\n"])
+  value       = join("", [for made in concat(values(module.triggers), module.dashboard) : "${made.command}\n"])
+}
+
+output "dashboard_url" {
+  description = "The web page's address; null where there is none."
+  value       = lookup(local.face_urls, "dashboard", null)
+}
+
+output "playground_url" {
+  description = "The playground's address, which the page asks; null where there is none."
+  value       = lookup(local.face_urls, "playground", null)
 }
 
 output "dashboard" {
@@ -67,6 +77,8 @@ output "rights" {
     suffixes = try(right.suffixes, [])
     within   = try(right.within, [])
     except   = try(right.except, [])
-    why      = right.why
+    # Of these an exception is made wherever they lie.
+    except_files = try(right.except_files, [])
+    why          = right.why
   }]
 }

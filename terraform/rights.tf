@@ -9,6 +9,10 @@ locals {
       events  = "Calls the functions, on behalf of Eventarc"
       packer  = "Builds the functions from their archive"
     },
+    { for face, what in {
+      dashboard  = "Service adaptml-dashboard: the web page"
+      playground = "Service adaptml-playground: asks base models and adapters the same"
+    } : face => what if contains(local.faces, face) },
   )
 
   accounts = { for part, account in google_service_account.part : part => "${account.account_id}@${var.project_id}.iam.gserviceaccount.com" }
@@ -18,6 +22,7 @@ locals {
     pubsub    = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
     storage   = data.google_storage_project_service_account.this.member
     scheduler = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-cloudscheduler.iam.gserviceaccount.com"
+    iap       = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-iap.iam.gserviceaccount.com"
   }
 
   writer  = "projects/${var.project_id}/roles/${google_project_iam_custom_role.object_writer.role_id}"
@@ -36,9 +41,29 @@ locals {
   noting     = ["requests", "commands", "undelivered"]
   starting   = ["dispatch", "reconcile"]
 
-  # `on` is a bucket, a topic, … by the name that it has here. `prefixes`, `suffixes`, `within` and `except` narrow a right on
-  # a bucket to objects whose names begin, end, have such a folder, or do not begin so.
+  # What the faces need, those of them that there are. A signed URL can do what its signer may.
+  of_faces = [for right in flatten([
+    { part = "dashboard", kind = "project", on = "database", role = "roles/datastore.user", why = "reads runs, adapters and spending, and moves aliases; Firestore knows rights of a project only, a condition narrows it to the one database" },
+    { part = "dashboard", kind = "bucket", on = "drops", role = "roles/storage.objectViewer", why = "reads defaults, and data that lies in folders, to check a drop" },
+    { part = "dashboard", kind = "bucket", on = "drops", except_files = concat(local.our_files, ["ALIASES.json"]), role = local.writer, why = "copies drops: their data, then their manifest; what AdaptML says of them it does not write" },
+    { part = "dashboard", kind = "bucket", on = "artifacts", except = ["_"], role = "roles/storage.objectViewer", why = "reads versions, which its signed URLs lead to, and their answers" },
+    { part = "dashboard", kind = "bucket", on = "artifacts", suffixes = ["ALIASES.json"], role = local.writer, why = "says what the aliases of an adapter point at" },
+    { part = "dashboard", kind = "bucket", on = "models", role = "roles/storage.objectViewer", why = "reads tokenizers, to count tokens" },
+    { part = "dashboard", kind = "topic", on = "run-commands", role = "roles/pubsub.publisher", why = "asks for runs to be cancelled and taken up again" },
+    { part = "dashboard", kind = "account", on = "dashboard", role = local.signer, why = "signs URLs as itself (iam.serviceAccounts.signBlob): there is no key" },
+    [for face in local.faces :
+      { part = "dashboard", kind = "service", on = face, role = "roles/run.invoker", why = "asks it what people ask; nobody else may" } if face == "playground"
+    ],
+
+    { part = "playground", kind = "bucket", on = "artifacts", except = ["_"], role = "roles/storage.objectViewer", why = "reads the adapters that it is asked about" },
+    { part = "playground", kind = "bucket", on = "models", role = "roles/storage.objectViewer", why = "reads base models, mounted" },
+  ]) : right if contains(local.faces, right.part)]
+
+  # `on` is a bucket, a topic, … by the name that it has here. `prefixes`, `suffixes`, `within`, `except` and `except_files`
+  # narrow a right on a bucket to objects whose names begin, end, have such a folder, or do not begin or end so.
   rights = flatten([
+    local.of_faces,
+
     [for part in concat(local.functions, ["trainer"]) :
       { part = part, kind = "project", on = "database", role = "roles/datastore.user", why = "reads and writes runs; Firestore knows rights of a project only, a condition narrows it to the one database" }
     ],
@@ -118,6 +143,9 @@ locals {
 
   agent_rights = flatten([
     { agent = "storage", kind = "project", on = "project", role = "roles/pubsub.publisher", why = "publishes the drops bucket's events; Eventarc makes the topic and its name, so no topic can be named" },
+    [for face in local.faces :
+      { agent = "iap", kind = "service", on = face, role = "roles/run.invoker", why = "passes on whom it let in; nobody else may call the page" } if face == "dashboard"
+    ],
     { agent = "scheduler", kind = "topic", on = "reconcile", role = "roles/pubsub.publisher", why = "publishes the tick" },
     { agent = "sink", kind = "topic", on = "reconcile", role = "roles/pubsub.publisher", why = "publishes the log entries of ended executions" },
     [for topic in keys(local.dead_letters) :

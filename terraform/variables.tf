@@ -40,6 +40,66 @@ variable "trainer_image" {
   }
 }
 
+variable "dashboard_image" {
+  description = "The web page's image, by digest; it may be given where there is no page."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.dashboard_image == null || can(regex("^[a-z0-9.-]+/.+@sha256:[0-9a-f]{64}$", var.dashboard_image))
+    error_message = "Name the image by its digest: REGION-docker.pkg.dev/PROJECT/REPOSITORY/dashboard@sha256:…"
+  }
+}
+
+variable "dashboard" {
+  description = "The web page behind Identity-Aware Proxy, for the users that tenants name: {} for one as it is by default; null: none."
+  type = object({
+    cpu           = optional(number, 2)
+    memory_gib    = optional(number, 4)
+    max_instances = optional(number, 3)
+  })
+  default = null
+
+  validation {
+    condition     = var.dashboard == null || var.dashboard_image != null
+    error_message = "The page needs its image: dashboard_image."
+  }
+
+  validation {
+    condition     = var.dashboard == null ? true : contains([1, 2, 4, 8], var.dashboard.cpu) && var.dashboard.memory_gib >= 1 && var.dashboard.memory_gib <= 4 * var.dashboard.cpu
+    error_message = "1, 2, 4 or 8 vCPU, and from 1 to 4 GiB for each."
+  }
+
+  validation {
+    condition     = var.dashboard == null ? true : var.dashboard.max_instances >= 1 && var.dashboard.max_instances <= 20
+    error_message = "From 1 to 20 instances: each holds 80 open pages."
+  }
+}
+
+variable "playground" {
+  description = "The service that the page's playground asks, on an L4 of its own: {} for one as it is by default; null: none. Its GPU is one of the region's quota: gpu_quota is one less then."
+  type = object({
+    cpu        = optional(number, 4)
+    memory_gib = optional(number, 16)
+  })
+  default = null
+
+  validation {
+    condition     = var.playground == null || var.dashboard != null
+    error_message = "The page alone may ask the playground: without one it is of no use."
+  }
+
+  validation {
+    condition     = var.playground == null ? true : contains([4, 6, 8], var.playground.cpu)
+    error_message = "An L4 goes with 4 to 8 vCPU: 4, 6 or 8."
+  }
+
+  validation {
+    condition     = var.playground == null ? true : var.playground.memory_gib >= 16 && var.playground.memory_gib <= min(32, 4 * var.playground.cpu)
+    error_message = "An L4 goes with 16 to 32 GiB, 4 for each vCPU at most."
+  }
+}
+
 variable "functions_archive" {
   description = "What `make archive` builds; a path from this folder."
   type        = string

@@ -197,6 +197,10 @@ run "defaults" {
     condition     = length(google_service_account.part) == length(local.functions) + 4
     error_message = "Each part has an account of its own."
   }
+  assert {
+    condition     = length(module.dashboard) == 0 && length(module.playground) == 0 && output.dashboard_url == null && output.playground_url == null && !contains(keys(google_project_service.used), "iap")
+    error_message = "Nobody has a page or a playground who did not ask for one."
+  }
 
   # Somebody hears of it.
   assert {
@@ -271,6 +275,126 @@ run "everything_that_can_be_chosen" {
   }
 }
 
+run "a_page_and_a_playground" {
+  command = plan
+
+  variables {
+    dashboard_image = "us-central1-docker.pkg.dev/adaptml-test/adaptml/dashboard@sha256:1111111111111111111111111111111111111111111111111111111111111111"
+    dashboard       = {}
+    playground      = {}
+  }
+
+  # Who may call what.
+  assert {
+    condition     = module.dashboard[0].invokers == ["serviceAccount:service-123456789012@gcp-sa-iap.iam.gserviceaccount.com"]
+    error_message = "Nobody calls the page but the proxy, which lets nobody in but people of tenants."
+  }
+  assert {
+    condition     = module.playground[0].invokers == ["serviceAccount:adaptml-dashboard@adaptml-test.iam.gserviceaccount.com"]
+    error_message = "The page alone calls the playground."
+  }
+  assert {
+    condition     = module.dashboard[0].people == [] && module.playground[0].people == []
+    error_message = "Without tenants nobody is let in by the proxy."
+  }
+  assert {
+    condition     = !anytrue([for face in concat(module.dashboard, module.playground) : face.service.invoker_iam_disabled])
+    error_message = "Cloud Run looks at who calls."
+  }
+  assert {
+    condition     = module.dashboard[0].service.template[0].service_account == "adaptml-dashboard@adaptml-test.iam.gserviceaccount.com" && module.playground[0].service.template[0].service_account == "adaptml-playground@adaptml-test.iam.gserviceaccount.com"
+    error_message = "Each face has an account of its own."
+  }
+  assert {
+    condition     = toset([for right in output.rights : "${right.on} ${basename(right.role)}" if right.part == "playground"]) == toset(["artifacts storage.objectViewer", "models storage.objectViewer"])
+    error_message = "The playground reads adapters and base models, and may nothing else."
+  }
+  assert {
+    condition     = toset([for right in output.rights : "${right.kind} ${right.on}" if right.part == "dashboard" && !contains(["roles/storage.objectViewer", "roles/run.invoker"], right.role)]) == toset(["project database", "bucket drops", "bucket artifacts", "topic run-commands", "account dashboard"])
+    error_message = "The page writes drops, aliases and runs, publishes commands and signs as itself."
+  }
+
+  # What they cost while nobody looks, and at most.
+  assert {
+    condition     = alltrue([for face in concat(module.dashboard, module.playground) : one(face.service.template[0].scaling).min_instance_count == 0])
+    error_message = "What nobody asks costs nothing."
+  }
+  assert {
+    condition     = one(module.playground[0].service.template[0].scaling).max_instance_count == 1 && one(module.dashboard[0].service.template[0].scaling).max_instance_count == 3
+    error_message = "There is one playground, and not many pages."
+  }
+  assert {
+    condition     = one(module.playground[0].service.template[0].node_selector).accelerator == "nvidia-l4" && module.playground[0].service.template[0].gpu_zonal_redundancy_disabled == true && module.playground[0].service.template[0].containers[0].resources[0].limits["nvidia.com/gpu"] == "1"
+    error_message = "The playground has one NVIDIA L4, without zonal redundancy."
+  }
+  assert {
+    condition     = !module.playground[0].service.template[0].containers[0].resources[0].cpu_idle && module.dashboard[0].service.template[0].containers[0].resources[0].cpu_idle
+    error_message = "Cloud Run gives a GPU to nobody whose CPU sleeps between requests; the page is paid for by the request."
+  }
+  assert {
+    condition     = length(module.dashboard[0].service.template[0].node_selector) == 0 && !can(module.dashboard[0].service.template[0].containers[0].resources[0].limits["nvidia.com/gpu"])
+    error_message = "The page has no GPU."
+  }
+
+  # How they run.
+  assert {
+    condition     = module.dashboard[0].service.template[0].session_affinity && module.dashboard[0].service.template[0].timeout == "3600s"
+    error_message = "A page holds its session by a websocket for as long as Cloud Run lets it, and finds it again."
+  }
+  assert {
+    condition     = module.dashboard[0].service.template[0].containers[0].image == var.dashboard_image && module.playground[0].service.template[0].containers[0].image == var.trainer_image && module.playground[0].service.template[0].containers[0].command == tolist(["python", "-m", "trainer.playground"])
+    error_message = "The page has an image of its own, the playground the trainer's."
+  }
+  assert {
+    condition     = one(one(module.playground[0].service.template[0].volumes).gcs).read_only && one(module.playground[0].service.template[0].containers[0].volume_mounts).mount_path == "/models"
+    error_message = "The base models are mounted where the playground looks, and cannot be written there."
+  }
+  assert {
+    condition     = { for env in module.dashboard[0].service.template[0].containers[0].env : env.name => env.value if contains(["ADAPTML_IAP_AUDIENCE", "ADAPTML_PLAYGROUND_URL", "ADAPTML_API_MEMBERS"], env.name) } == { ADAPTML_IAP_AUDIENCE = "/projects/123456789012/locations/us-central1/services/adaptml-dashboard", ADAPTML_PLAYGROUND_URL = output.playground_url, ADAPTML_API_MEMBERS = "{}" }
+    error_message = "The page takes the proxy's word for itself alone, and asks the playground."
+  }
+  assert {
+    condition     = !contains([for env in module.dashboard[0].service.template[0].containers[0].env : env.name], "ADAPTML_DASHBOARD_TENANTS")
+    error_message = "Open to whoever comes is the local cloud alone."
+  }
+  assert {
+    condition     = module.dashboard[0].command == "gcloud beta run services update 'adaptml-dashboard' --project='adaptml-test' --region='us-central1' --iap --quiet" && module.playground[0].command == ""
+    error_message = "The proxy is put before the page, and not before the playground."
+  }
+  assert {
+    condition     = contains(keys(google_project_service.used), "iap") && output.dashboard_url == "https://adaptml-dashboard-123456789012.us-central1.run.app"
+    error_message = "The proxy can be used, and the page's address is known."
+  }
+}
+
+run "a_page_for_people" {
+  command = plan
+
+  variables {
+    dashboard_image = "us-central1-docker.pkg.dev/adaptml-test/adaptml/dashboard@sha256:1111111111111111111111111111111111111111111111111111111111111111"
+    dashboard       = { cpu = 1, memory_gib = 2, max_instances = 1 }
+    kms_key         = "projects/keys/locations/us-central1/keyRings/ring/cryptoKeys/key"
+    calls_gcloud    = false
+    tenants = {
+      acme   = { writers = ["user:ann@example.com", "group:ml@example.com"], readers = ["serviceAccount:serving@example.iam.gserviceaccount.com"] }
+      globex = { readers = ["user:ann@example.com", "user:bob@example.com"] }
+    }
+  }
+
+  assert {
+    condition     = toset(module.dashboard[0].people) == toset(["user:ann@example.com", "user:bob@example.com"])
+    error_message = "The proxy lets in people whom tenants name."
+  }
+  assert {
+    condition     = length(module.playground) == 0 && !contains([for env in module.dashboard[0].service.template[0].containers[0].env : env.name], "ADAPTML_PLAYGROUND_URL") && !contains([for right in output.rights : right.on if right.part == "dashboard"], "playground")
+    error_message = "There is a page without a playground."
+  }
+  assert {
+    condition     = module.dashboard[0].service.template[0].encryption_key == var.kms_key && module.dashboard[0].service.template[0].containers[0].resources[0].limits == tomap({ cpu = "1", memory = "2Gi" }) && one(module.dashboard[0].service.template[0].scaling).max_instance_count == 1
+    error_message = "The page is as it was asked for."
+  }
+}
+
 run "nothing_is_traced" {
   command = plan
 
@@ -316,6 +440,7 @@ run "what_is_refused" {
     region              = "US"
     bucket_prefix       = "-"
     trainer_image       = "trainer:latest"
+    dashboard_image     = "dashboard:latest"
     functions_archive   = "functions.tar"
     trainer             = { cpu = 2, memory_gib = 8, timeout_s = 86400, launch_stage = "ALPHA" }
     gpu_quota           = 0
@@ -334,6 +459,50 @@ run "what_is_refused" {
   expect_failures = [
     var.project_id, var.region, var.bucket_prefix, var.trainer_image, var.functions_archive, var.trainer, var.gpu_quota,
     var.tenants, var.requesters, var.listeners, var.notification_emails, var.budget, var.gpu_hours_a_day, var.retention,
-    var.kms_key, var.base_models, var.trace_ratio,
+    var.kms_key, var.base_models, var.trace_ratio, var.dashboard_image,
   ]
+}
+
+# What is looked at beside another variable is not looked at where that one is refused.
+run "a_page_without_an_image" {
+  command = plan
+
+  variables {
+    dashboard = {}
+  }
+
+  expect_failures = [var.dashboard]
+}
+
+run "a_page_of_another_size" {
+  command = plan
+
+  variables {
+    dashboard_image = "us-central1-docker.pkg.dev/adaptml-test/adaptml/dashboard@sha256:1111111111111111111111111111111111111111111111111111111111111111"
+    dashboard       = { cpu = 3, memory_gib = 64, max_instances = 0 }
+  }
+
+  expect_failures = [var.dashboard]
+}
+
+run "a_playground_without_a_page" {
+  command = plan
+
+  variables {
+    playground = {}
+  }
+
+  expect_failures = [var.playground]
+}
+
+run "a_playground_of_another_size" {
+  command = plan
+
+  variables {
+    dashboard_image = "us-central1-docker.pkg.dev/adaptml-test/adaptml/dashboard@sha256:1111111111111111111111111111111111111111111111111111111111111111"
+    dashboard       = {}
+    playground      = { cpu = 2, memory_gib = 8 }
+  }
+
+  expect_failures = [var.playground]
 }

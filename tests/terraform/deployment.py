@@ -14,6 +14,7 @@ from tests.terraform.sources import TERRAFORM
 
 PROJECT = "adaptml-test"
 DEFAULTS, EVERYTHING, PUBLISHING = "defaults", "everything_that_can_be_chosen", "a_tenant_that_publishes"
+FACES, PEOPLE = "a_page_and_a_playground", "a_page_for_people"
 """Runs of terraform/tests/deployment.tftest.hcl."""
 
 

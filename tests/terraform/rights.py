@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from tests.terraform.deployment import DEFAULTS, PROJECT, Resource, deployment
+from tests.terraform.deployment import DEFAULTS, FACES, PROJECT, Resource, deployment
 from tests.terraform.sources import ROOT
 
 SECURITY = ROOT / "docs" / "security.md"
@@ -20,6 +20,7 @@ AGENTS = {
     f"service-{NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com": "Google: pubsub",
     f"service-{NUMBER}@gs-project-accounts.iam.gserviceaccount.com": "Google: storage",
     f"service-{NUMBER}@gcp-sa-cloudscheduler.iam.gserviceaccount.com": "Google: scheduler",
+    f"service-{NUMBER}@gcp-sa-iap.iam.gserviceaccount.com": "Google: iap",
 }
 
 
@@ -29,6 +30,7 @@ KINDS = {
     "google_pubsub_subscription_iam_member": ("subscription", "subscription"),
     "google_cloud_run_v2_job_iam_member": ("job", "name"),
     "google_cloud_run_service_iam_member": ("function", "service"),
+    "google_cloud_run_v2_service_iam_member": ("service", "name"),
     "google_secret_manager_secret_iam_member": ("secret", "secret_id"),
     "google_artifact_registry_repository_iam_member": ("repository", "repository"),
     "google_service_account_iam_member": ("account", "service_account_id"),
@@ -37,9 +39,9 @@ KINDS = {
 """Of a binding: what kind of thing it is on, and which of its values names that."""
 
 
-def listed() -> list[dict[str, Any]]:
+def listed(run: str = DEFAULTS) -> list[dict[str, Any]]:
     """The list, as Terraform puts it out."""
-    rights: list[dict[str, Any]] = deployment().output("rights")
+    rights: list[dict[str, Any]] = deployment().output("rights", run)
     return rights
 
 
@@ -83,7 +85,8 @@ class Grant:
 
     def covers(self, name: str) -> bool:
         """Whether Google would let an object of that name through: of its conditions' language, what is used here."""
-        return not self.condition or any(self._holds(term, name) for term in self.condition.split(" || "))
+        ways = (way.split(" && ") for way in self.condition.split(" || "))
+        return not self.condition or any(all(self._holds(term, name) for term in way) for way in ways)
 
     def _holds(self, term: str, name: str) -> bool:
         resource = f"projects/_/buckets/{PROJECT}-{self.on}/objects/{name}"
@@ -97,14 +100,14 @@ class Grant:
         return said != bool(found[1])
 
 
-def grants() -> Iterator[Grant]:
+def grants(run: str = DEFAULTS) -> Iterator[Grant]:
     """What is bound of buckets, topics and the job."""
     kinds = {
         "google_storage_bucket_iam_member": "bucket",
         "google_pubsub_topic_iam_member": "topic",
         "google_cloud_run_v2_job_iam_member": "job",
     }
-    for resource, part in bound():
+    for resource, part in bound(run):
         if resource.type in kinds:
             kind, attribute = KINDS[resource.type]
             on = resource.values[attribute].rsplit("/", 1)[-1].removeprefix(f"{PROJECT}-")
@@ -122,16 +125,18 @@ def with_table() -> str:
 
 
 def table() -> str:
-    """A row for each right, those that differ only in what they are on joined."""
+    """A row for each right, those that differ only in what they are on joined. Those of page and playground, which a
+    deployment need not have, are among them."""
 
     def of(right: dict[str, Any]) -> tuple[str, ...]:
         return right["part"], right["kind"], _role(right["role"]), _objects(right), right["why"]
 
-    parts = list(dict.fromkeys(right["part"] for right in listed()))
-    ordered = sorted(listed(), key=lambda right: (parts.index(right["part"]), of(right)[1:]))
+    rights = listed(FACES)
+    parts = list(dict.fromkeys(right["part"] for right in rights))
+    ordered = sorted(rights, key=lambda right: (parts.index(right["part"]), of(right)[1:]))
     rows = [
-        f"| {part} | {_on(kind, [right['on'] for right in rights])}{objects} | {role} | {why} |\n"
-        for (part, kind, role, objects, why), rights in ((key, list(found)) for key, found in groupby(ordered, of))
+        f"| {part} | {_on(kind, [right['on'] for right in same])}{objects} | {role} | {why} |\n"
+        for (part, kind, role, objects, why), same in ((key, list(found)) for key, found in groupby(ordered, of))
     ]
     return "| account | on | right | why |\n| --- | --- | --- | --- |\n" + "".join(rows)
 
@@ -150,6 +155,8 @@ def _objects(right: dict[str, Any]) -> str:
         *(f"`*/{folder}/*`" for folder in right["within"]),
         *(f"all but `{prefix}*`" for prefix in right["except"]),
     ]
+    if right["except_files"]:
+        said.append(f"all but {', '.join(f'`*/{file}`' for file in right['except_files'])}")
     return f", objects {', '.join(said)}" if said else ""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.terraform.bindings import ADDRESS, SCHEMA
-from tests.terraform.deployment import PROJECT, deployment
+from tests.terraform.deployment import FACES, PEOPLE, PROJECT, deployment
 from tests.terraform.generate import GENERATED
 from tests.terraform.program import Terraform, terraform
 from tests.terraform.sources import ROOT, TERRAFORM, files, used_types
@@ -47,7 +47,7 @@ def test_its_own_tests_pass() -> None:
         "errored": 0,
         "skipped": 0,
     }, deployment().said
-    assert summary["test_summary"]["passed"] == 5
+    assert summary["test_summary"]["passed"] == 11
 
 
 def test_the_schema_holds_what_is_used() -> None:
@@ -86,7 +86,7 @@ def test_documents_name_outputs_that_there_are() -> None:
     there = set(re.findall(r'^output "(\w+)"', (TERRAFORM / "outputs.tf").read_text("utf-8"), re.M))
     documents = [TERRAFORM / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     named = {name for path in documents for name in re.findall(r"terraform output -\w+ (\w+)", path.read_text("utf-8"))}
-    assert {"drops", "images", "environment", "delivery"} <= named <= there
+    assert {"drops", "images", "environment", "delivery", "dashboard_url"} <= named <= there
 
 
 def test_every_variable_has_a_type_and_those_of_the_root_a_description_and_a_check() -> None:
@@ -165,14 +165,68 @@ WRONG = {
 }  # fmt: skip
 
 
-def test_the_assertions_bite(program: Terraform, copy: Path) -> None:
+# Of the page and the playground: what fails at once ends the run of the tests, so these have one of their own.
+WRONG_FACES = {
+    "whoever signs in": (
+        "dashboard.tf", "[local.agents.iap]", "[\"serviceAccount:adaptml-api@adaptml-test.iam.gserviceaccount.com\"]",
+        "Nobody calls the page but the proxy"),
+    "another caller": (
+        "dashboard.tf", 'invokers        = ["serviceAccount:${local.accounts["dashboard"]}"]',
+        'invokers        = ["serviceAccount:${local.accounts["api"]}"]', "The page alone calls the playground"),
+    "no look at callers": (
+        "modules/service/main.tf", "invoker_iam_disabled = false", "invoker_iam_disabled = true",
+        "Cloud Run looks at who calls"),
+    "one account for both": (
+        "dashboard.tf", 'service_account = local.accounts["playground"]',
+        'service_account = local.accounts["dashboard"]', "Each face has an account of its own"),
+    "always there": (
+        "modules/service/main.tf", "min_instance_count = 0", "min_instance_count = 1", "What nobody asks costs"),
+    "two playgrounds": ("dashboard.tf", "max_instances    = 1", "max_instances    = 2", "There is one playground"),
+    "zonal redundancy": (
+        "modules/service/main.tf", "var.gpu == null ? null : true", "false", "has one NVIDIA L4, without zonal"),
+    "a CPU that sleeps": (
+        "modules/service/main.tf", "= var.gpu == null\n", "= true\n", "gives a GPU to nobody whose CPU sleeps"),
+    "a session that is lost": ("dashboard.tf", "session_affinity = true", "session_affinity = false", "finds it again"),
+    "the page's image for both": ("dashboard.tf", "= var.trainer_image", "= var.dashboard_image", "the playground the"),
+    "models that can be written": (
+        "modules/service/main.tf", "read_only = true", "read_only = false", "mounted where the playground"),
+    "another audience": (
+        "dashboard.tf", 'services/adaptml-dashboard"', 'services/adaptml-page"', "the proxy's word for itself alone"),
+    "open to whoever comes": (
+        "dashboard.tf", 'ADAPTML_DASHBOARD_ADDRESS = "0.0.0.0"', 'ADAPTML_DASHBOARD_TENANTS = "acme"',
+        "Open to whoever comes is the local cloud alone"),
+    "no proxy": ("modules/service/main.tf", " --iap ", " --no-iap ", "The proxy is put before the page"),
+    "more than it reads": (
+        "rights.tf", 'part = "playground", kind = "bucket", on = "models", role = "roles/storage.objectViewer"',
+        'part = "playground", kind = "bucket", on = "models", role = local.writer', "and may nothing else"),
+    "a topic of others": (
+        "rights.tf", 'part = "dashboard", kind = "topic", on = "run-commands"',
+        'part = "dashboard", kind = "topic", on = "run-ready"', "publishes commands and signs as itself"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [WRONG, WRONG_FACES], ids=["all", "faces"])
+def test_the_assertions_bite(program: Terraform, copy: Path, wrong: dict[str, tuple[str, str, str, str]]) -> None:
     with ExitStack() as faults:
-        for file, right, wrong, _ in WRONG.values():
-            faults.enter_context(planted(copy / file, right, wrong))
+        for file, right, planted_, _ in wrong.values():
+            faults.enter_context(planted(copy / file, right, planted_))
         done = program(copy, "test", "-no-color", "-filter=tests/deployment.tftest.hcl")
     assert done.returncode != 0
     told = " ".join(done.stderr.split())
-    assert {fault for fault, (_, _, _, said) in WRONG.items() if said not in told} == set()
+    assert {fault for fault, (_, _, _, said) in wrong.items() if said not in told} == set()
+
+
+def test_what_is_run_after_an_apply_puts_the_proxy_before_the_page() -> None:
+    """Without gcloud at hand it is a later step. A plan does not know the output: names of subscriptions are in it."""
+    output = (TERRAFORM / "outputs.tf").read_text("utf-8").partition('output "delivery"')[2]
+    assert "concat(values(module.triggers), module.dashboard)" in output.partition("\n}\n")[0]
+    called = {
+        run: [r.values["input"] for r in deployment().resources("terraform_data", run=run) if "proxy" in r.address]
+        for run in (FACES, PEOPLE)
+    }
+    [command] = called[FACES]
+    assert command.endswith(" --iap --quiet")
+    assert called[PEOPLE] == []
 
 
 @contextmanager

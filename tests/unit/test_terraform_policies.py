@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.terraform.deployment import DEFAULTS, EVERYTHING, Resource, deployment
+from tests.terraform.deployment import DEFAULTS, EVERYTHING, FACES, PEOPLE, Resource, deployment
 from tests.terraform.scan import Finding, as_plan, scan
 from tests.terraform.sources import ROOT
 
@@ -29,6 +29,11 @@ PLANTED: dict[tuple[str, str], dict[str, Any]] = {
         "member": "allUsers",
         "role": "roles/storage.objectViewer",
     },
+    ("CKV2_ADAPTML_1", "google_cloud_run_v2_service_iam_member"): {"member": "allUsers", "role": "roles/run.invoker"},
+    ("CKV2_ADAPTML_1", "google_iap_web_cloud_run_service_iam_member"): {
+        "member": "allAuthenticatedUsers",
+        "role": "roles/iap.httpsResourceAccessor",
+    },
     ("CKV2_ADAPTML_2", "google_cloudfunctions2_function"): {
         "service_config": [{"ingress_settings": "ALLOW_INTERNAL_AND_GCLB"}]
     },
@@ -36,6 +41,7 @@ PLANTED: dict[tuple[str, str], dict[str, Any]] = {
     ("CKV2_ADAPTML_4", "google_secret_manager_secret_version"): {"secret": "projects/p/secrets/s"},
     ("CKV2_ADAPTML_5", "google_project_iam_member"): {"role": "roles/datastore.user", "member": "user:a@example.com"},
     ("CKV2_ADAPTML_6", "google_cloudfunctions2_function"): {},
+    ("CKV2_ADAPTML_7", "google_cloud_run_v2_service"): {"invoker_iam_disabled": True},
     ("CKV_GCP_114", "google_storage_bucket"): {"public_access_prevention": "inherited"},
     ("CKV_GCP_29", "google_storage_bucket"): {"uniform_bucket_level_access": False},
     ("CKV_GCP_78", "google_storage_bucket"): {"versioning": [{"enabled": False}]},
@@ -46,7 +52,7 @@ PLANTED: dict[tuple[str, str], dict[str, Any]] = {
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[set[Finding], int]]:
     folder = tmp_path_factory.mktemp("plans")
     seen: list[Resource] = []
-    for run in (DEFAULTS, EVERYTHING):
+    for run in (DEFAULTS, EVERYTHING, FACES, PEOPLE):
         fresh = [row for row in deployment().resources(run=run) if row not in seen]
         seen += fresh
         rows = [_resource(row.type, **row.values) | {"address": row.address} for row in fresh]
@@ -67,6 +73,18 @@ def test_no_finding_is_left_unexplained(
     assert {finding for finding in broken if finding.rule not in explained} == set()
     assert {finding.rule for finding in broken} == explained
     assert kept > 50
+
+
+@pytest.mark.parametrize("run", [FACES, PEOPLE])
+def test_page_and_playground_add_no_finding(found: dict[str, tuple[set[Finding], int]], run: str) -> None:
+    broken, kept = found[f"{run}.json"]
+    assert {finding for finding in broken if finding.rule not in EXPLAINED} == set()
+    assert not {
+        finding
+        for finding in broken
+        if "module.dashboard" in finding.resource or "module.playground" in finding.resource
+    }
+    assert kept > 10
 
 
 @pytest.mark.parametrize(("rule", "kind"), PLANTED)

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from schemas import layout
-from tests.terraform.deployment import DEFAULTS, EVERYTHING, PROJECT, Resource, deployment
+from tests.terraform.deployment import DEFAULTS, EVERYTHING, FACES, PEOPLE, PROJECT, Resource, deployment
 from tests.terraform.rights import KINDS, Grant, bound, grants, listed, part_of
 from tests.terraform.sources import TERRAFORM, files
 
 
-def test_each_binding_is_listed_and_each_right_is_bound() -> None:
-    bindings = Counter((part, *_where(resource), resource.values["role"]) for resource, part in bound())
-    rights = Counter((right["part"], right["kind"], right["on"], right["role"]) for right in listed())
+@pytest.mark.parametrize("run", [DEFAULTS, FACES])
+def test_each_binding_is_listed_and_each_right_is_bound(run: str) -> None:
+    bindings = Counter((part, *_where(resource), resource.values["role"]) for resource, part in bound(run))
+    rights = Counter((right["part"], right["kind"], right["on"], right["role"]) for right in listed(run))
     assert bindings == rights
 
 
@@ -34,6 +35,8 @@ def _where(resource: Resource) -> tuple[str, str]:
         return kind, found[1] if found else value
     if kind == "account":
         return kind, part_of(value)
+    if kind == "service":
+        return kind, value.removeprefix("adaptml-")
     names = {"adaptml-trainer": "trainer", "adaptml": "images", "adaptml-hub-token": "hub_token"}
     return kind, names.get(value, value.removeprefix(f"{PROJECT}-") if kind == "bucket" else value)
 
@@ -55,7 +58,21 @@ def test_what_can_be_chosen_is_bound_to_who_was_named() -> None:
     }
 
 
-@pytest.mark.parametrize("run", [DEFAULTS, EVERYTHING])
+def test_a_page_and_a_playground_change_no_right_of_others() -> None:
+    faces = {"dashboard", "playground", "Google: iap"}
+    assert [right for right in listed(FACES) if right["part"] not in faces] == listed()
+    assert not faces & {right["part"] for right in listed()}
+
+
+def test_the_proxy_lets_in_people_whom_tenants_name_and_nobody_else() -> None:
+    let_in = [(r.values["cloud_run_service_name"], r.values["role"], part) for r, part in bound(PEOPLE)
+              if r.type == "google_iap_web_cloud_run_service_iam_member"]  # fmt: skip
+    people = ("user:ann@example.com", "user:bob@example.com")
+    assert sorted(let_in) == [("adaptml-dashboard", "roles/iap.httpsResourceAccessor", person) for person in people]
+    assert not any(r.type.startswith("google_iap") for run in (DEFAULTS, EVERYTHING, FACES) for r, _ in bound(run))
+
+
+@pytest.mark.parametrize("run", [DEFAULTS, EVERYTHING, FACES, PEOPLE])
 def test_nothing_is_bound_to_the_public(run: str) -> None:
     said = json.dumps([resource.values for resource in deployment().resources(run=run)])
     assert "allUsers" not in said
@@ -69,10 +86,10 @@ def test_no_policy_is_replaced_and_no_key_or_value_of_a_secret_is_made() -> None
             assert not re.search(r"_iam_(binding|policy)$|service_account_key|secret_version", kind), (path, kind)
 
 
-def _writers(kind: str) -> dict[str, list[Grant]]:
+def _writers(kind: str, run: str = DEFAULTS) -> dict[str, list[Grant]]:
     """Part → its rights to write into a bucket."""
     writers: dict[str, list[Grant]] = {}
-    for grant in grants():
+    for grant in grants(run):
         if grant.kind == "bucket" and grant.on == kind and "storage.objects.create" in grant.permissions:
             writers.setdefault(grant.part, []).append(grant)
     return writers
@@ -93,6 +110,26 @@ def test_of_a_drops_folder_only_our_files_may_be_written() -> None:
     file = layout.file_object("acme", "file-1", "train.jsonl")
     assert [part for part in writers if _allows(writers[part], file)] == ["api"]
     assert all(_allows(writers["intake"], f"acme/bot/{file}") for file in layout.OUR_FILES)
+
+
+def test_the_page_copies_drops_and_says_where_aliases_point_and_writes_nothing_else() -> None:
+    folder = layout.drop_prefix("acme", "bot")
+    [copies] = _writers("drops", FACES)["dashboard"]
+    assert all(copies.covers(folder + name) for name in (*layout.MANIFEST_NAMES, "train.jsonl", "MY-STATUS.json"))
+    assert not any(copies.covers(folder + name) for name in layout.OUR_FILES)
+    [says] = _writers("artifacts", FACES)["dashboard"]
+    assert says.covers(layout.aliases_object("acme", "bot"))
+    assert not says.covers(layout.version_prefix("acme", "bot", 1) + "adapter_model.safetensors")
+    assert not says.covers(layout.audit_object("acme", "acme-bot-0123456789", 1))
+    assert "dashboard" not in _writers("models", FACES)
+
+
+def test_the_playground_reads_versions_and_models_and_nothing_that_lies_beside_them() -> None:
+    may = {grant.on: grant for grant in grants(FACES) if grant.part == "playground"}
+    assert set(may) == {"artifacts", "models"}
+    assert {grant.permissions for grant in may.values()} == {frozenset({"storage.objects.get", "storage.objects.list"})}
+    assert may["artifacts"].covers(layout.version_prefix("acme", "bot", 1) + "adapter_model.safetensors")
+    assert not may["artifacts"].covers(layout.audit_object("acme", "acme-bot-0123456789", 1))
 
 
 def test_in_the_artifacts_bucket_each_part_writes_where_it_has_to() -> None:

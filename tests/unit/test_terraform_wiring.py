@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import logging
 import re
@@ -21,7 +22,7 @@ from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER, OTEL_TR
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from adaptml import lifecycle, tracing
+from adaptml import lifecycle, playground, tracing
 from adaptml.clock import utc_now
 from adaptml.jobs import EMULATOR_HOST
 from adaptml.protocol import to_error
@@ -30,6 +31,8 @@ from adaptml.runs.outbox import audit_event
 from adaptml.runs.queries import RunQueries
 from adaptml.settings import Settings
 from adaptml.trace_export import exporter_of
+from dashboard import __main__ as dashboard_main
+from dashboard import viewer
 from functions import main
 from functions.build import MAIN
 from functions.reconciler import Wakeup
@@ -39,9 +42,10 @@ from schemas.catalogue import CATALOGUE
 from schemas.errors import problem
 from schemas.run_states import RunState
 from schemas.topology import TOPOLOGY, dead_letter_topic, kind_of, tenant_topic
-from tests.terraform.deployment import DEFAULTS, PROJECT, PUBLISHING, Resource, deployment
+from tests.terraform.deployment import DEFAULTS, FACES, PEOPLE, PROJECT, PUBLISHING, Resource, deployment
 from tests.terraform.sources import ROOT
 from tests.unit.test_protocol import run
+from trainer import playground as playground_main
 from trainer import prepare
 from trainer.prepared import MODELS_DIR
 
@@ -228,6 +232,42 @@ def test_settings_are_those_that_the_code_reads() -> None:
         assert settings.job_path == f"projects/{PROJECT}/locations/us-central1/jobs/adaptml-trainer"
         assert settings.gpu_quota == Settings.model_fields["gpu_quota"].default
     assert _environments()["trainer"][MODELS_DIR] == "/models"
+
+
+def _faces(run: str) -> dict[str, dict[str, Any]]:
+    """The services of a plan, by name."""
+    return {row["name"]: row["template"][0]["containers"][0] for row in _values("google_cloud_run_v2_service", run=run)}
+
+
+def _said_to(container: dict[str, Any]) -> dict[str, str]:
+    return {item["name"]: item["value"] for item in container["env"]}
+
+
+def test_page_and_playground_are_told_what_they_read() -> None:
+    settings = {f"ADAPTML_{name.upper()}" for name in Settings.model_fields} | {"GOOGLE_CLOUD_PROJECT"}
+    read = {
+        "adaptml-dashboard": {viewer.AUDIENCE, playground.URL, "ADAPTML_DASHBOARD_ADDRESS"},
+        "adaptml-playground": {MODELS_DIR, "ADAPTML_PLAYGROUND_ADDRESS"},
+    }
+    faces = _faces(FACES)
+    assert faces.keys() == read.keys()
+    for name, container in faces.items():
+        said = _said_to(container)
+        assert read[name] <= said.keys() <= settings | read[name]
+        assert said.keys() & {"ADAPTML_API_TOKENS", viewer.OPEN_TO} == set()
+        assert Settings.from_env(said) == Settings.from_env(_environments()["intake"])
+    for module, name in (
+        (dashboard_main, "ADAPTML_DASHBOARD_ADDRESS"),
+        (playground_main, "ADAPTML_PLAYGROUND_ADDRESS"),
+    ):
+        assert f'"{name}"' in inspect.getsource(module)
+    assert faces["adaptml-playground"]["command"] == ["python", "-m", playground_main.__name__]
+
+
+def test_the_page_knows_the_people_that_the_proxy_lets_in() -> None:
+    members = Settings.from_env(_said_to(_faces(PEOPLE)["adaptml-dashboard"])).api_members
+    assert viewer.member("ann@example.com", members).roles == {"acme": "writer", "globex": "reader"}
+    assert viewer.member("bob@example.com", members).roles == {"globex": "reader"}
 
 
 def test_where_traces_go_and_how_many_is_said_as_the_code_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
