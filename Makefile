@@ -14,7 +14,7 @@ MODELS := .local/models
 BESIDE := OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test nightly up down dashboard status check fuzz soak lint format unit integration e2e bench docs lock archive clean help
-.PHONY: imagelock torchlock sbom image
+.PHONY: imagelock torchlock sbom image pageimage
 
 help:  ## what there is
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -110,14 +110,18 @@ torchlock: $(READY)  ## pin torch for CUDA 12.6 in the image, with hashes; needs
 	  --index https://download.pytorch.org/whl/cu126 --index-strategy unsafe-best-match -o build/torch.txt
 	awk '/^[a-z]/ { kept = /^(torch|triton|nvidia-(cu|nc|nv)|cuda-)/ } kept' build/torch.txt > trainer/requirements-torch.txt
 
-sbom: $(READY)  ## what is deployed, as CycloneDX: build/sbom-functions.json, build/sbom-trainer.json
+sbom: $(READY)  ## what is deployed, as CycloneDX: build/sbom-….json of functions, trainer, dashboard
 	@mkdir -p build
 	@cat trainer/requirements-image.txt trainer/requirements-torch.txt > build/sbom-trainer.txt
 	.venv/bin/cyclonedx-py requirements --output-reproducible --short-PURLs -o build/sbom-functions.json functions/requirements.txt
+	.venv/bin/cyclonedx-py requirements --output-reproducible --short-PURLs -o build/sbom-dashboard.json dashboard/requirements.txt
 	.venv/bin/cyclonedx-py requirements --output-reproducible --short-PURLs -o build/sbom-trainer.json build/sbom-trainer.txt
 
 image:  ## the trainer's image on this machine, without weights: needs Docker with buildx
 	docker buildx build --load -t adaptml-trainer -f trainer/Dockerfile .
+
+pageimage:  ## the dashboard's image on this machine: needs Docker with buildx
+	docker buildx build --load -t adaptml-dashboard -f dashboard/Dockerfile .
 
 clean: down  ## remove what was built; the environment stays
 	rm -rf .local build

@@ -23,6 +23,7 @@ TEXT = FILE.read_text("utf-8")
 BUILD: dict[str, Any] = YAML(typ="safe", pure=True).load(TEXT)
 STEPS: dict[str, dict[str, Any]] = {step["id"]: step for step in BUILD["steps"]}
 TOOLS = Path(sys.executable).parent
+IMAGES = ("trainer", "dashboard")
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 
 SMALL = f"""\
@@ -129,7 +130,7 @@ def test_every_rule_has_a_planted_fault() -> None:
 
 
 def test_nothing_is_deployed_before_everything_was_checked() -> None:
-    assert set(STEPS["plan"]["waitFor"]) == {"tests", "functions", "image", "scan"}
+    assert set(STEPS["plan"]["waitFor"]) == {"tests", "functions", "images", "scan"}
     assert STEPS["deploy"]["waitFor"] == ["plan"]
     assert BUILD["substitutions"]["_DEPLOY"] == "plan"
 
@@ -182,11 +183,16 @@ class Workspace:
             **self.filled(settings),
             "PATH": f"{tools}:{os.environ['PATH']}",
             "CALLS": str(self.folder.parent / "calls"),
-            "DIGEST": DIGEST,
+            "DIGEST": settings.get("DIGEST", DIGEST),
             "HUB_TOKEN": settings.get("HUB_TOKEN", ""),
         }
         where = self.folder / STEPS[step].get("dir", ".")
         return subprocess.run([script], cwd=where, env=environment, capture_output=True, text=True, check=False)
+
+    def has_images(self) -> None:
+        """As if they had been built and pushed."""
+        for part in IMAGES:
+            (self.folder / "build" / f"image-{part}").write_text(f"x/{part}@{DIGEST}\n")
 
     @staticmethod
     def filled(settings: Mapping[str, str]) -> dict[str, str]:
@@ -247,6 +253,7 @@ def test_terraforms_values_are_brought_where_it_finds_them(workspace: Workspace)
         ({"_DEPLOY": ""}, "_DEPLOY"),
         ({"_HUB_TOKEN_VERSION": "latest"}, "_HUB_TOKEN_VERSION is a number"),
         ({"_BASE_IMAGE": "nvidia/cuda:12.6.3-base-ubuntu24.04"}, "not pinned by a digest"),
+        ({"_DASHBOARD_BASE_IMAGE": "python:3.11-slim"}, "not pinned by a digest"),
         ({"_TERRAFORM_IMAGE": "hashicorp/terraform@sha256:12"}, "not pinned by a digest"),
     ],
 )
@@ -271,17 +278,36 @@ def test_pins_that_are_missing_stop_the_build_with_the_command_that_makes_them(
 
 def test_with_weights_from_the_bucket_none_are_prepared(workspace: Workspace) -> None:
     assert workspace.run("weights", _WEIGHTS="bucket").returncode == 0
-    assert workspace.run("image").returncode == 0
+    assert workspace.run("images").returncode == 0
     assert [call for call in workspace.calls if "weights-image" in call] == []
     assert any("--build-arg WEIGHTS=no-weights" in call for call in workspace.calls)
     repository = "us-central1-docker.pkg.dev/a-project/adaptml"
-    assert (workspace.folder / "build" / "image").read_text().strip() == f"{repository}/trainer@{DIGEST}"
+    for part in IMAGES:
+        assert (workspace.folder / "build" / f"image-{part}").read_text().strip() == f"{repository}/{part}@{DIGEST}"
+
+
+def test_each_image_is_made_on_its_own_base_and_of_its_own_stage(workspace: Workspace) -> None:
+    assert workspace.run("weights").returncode == 0
+    assert workspace.run("images", COMMIT_SHA="c0ffee").returncode == 0
+    trainer, dashboard = (call for call in workspace.calls if call.startswith("docker buildx build"))
+    for part, call, setting in (("trainer", trainer, "_BASE_IMAGE"), ("dashboard", dashboard, "_DASHBOARD_BASE_IMAGE")):
+        assert f"--file {part}/Dockerfile --target {part} --tag " in call
+        assert f"--build-arg BASE={BUILD['substitutions'][setting]} --build-arg REVISION=c0ffee " in call
+        assert f"/adaptml/cache:{part},mode=max" in call
+    assert "WEIGHTS" not in dashboard
+
+
+def test_an_image_without_a_digest_is_not_deployed(workspace: Workspace) -> None:
+    assert workspace.run("weights").returncode == 0
+    result = workspace.run("images", DIGEST="none")
+    assert result.returncode == 1
+    assert "no digest in build/image.json" in result.stdout
 
 
 def test_baked_weights_are_prepared_once_and_taken_by_digest(workspace: Workspace) -> None:
     for _ in range(2):
         assert workspace.run("weights", _WEIGHTS="baked", HUB_TOKEN="hf_x").returncode == 0
-    assert workspace.run("image").returncode == 0
+    assert workspace.run("images").returncode == 0
     assert len([call for call in workspace.calls if "--target weights-image" in call]) == 1
     assert any(
         f"WEIGHTS=us-central1-docker.pkg.dev/a-project/adaptml/weights@{DIGEST}" in call for call in workspace.calls
@@ -313,7 +339,7 @@ def test_the_token_is_stripped_and_only_in_the_environment(workspace: Workspace)
 
 
 def test_a_severity_stops_a_deployment_if_it_is_one_of_those_named(workspace: Workspace) -> None:
-    (workspace.folder / "build" / "image").write_text(f"x/trainer@{DIGEST}\n")
+    workspace.has_images()
     assert workspace.run("scan").returncode == 0
     assert workspace.run("scan", _SCAN_STOPS_AT="").returncode == 0
     stopped = workspace.run("scan", _SCAN_STOPS_AT="CRITICAL HIGH")
@@ -321,12 +347,26 @@ def test_a_severity_stops_a_deployment_if_it_is_one_of_those_named(workspace: Wo
     assert "a vulnerability is HIGH" in stopped.stdout
 
 
+@pytest.mark.parametrize("part", IMAGES)
+def test_a_vulnerability_of_either_image_stops_a_deployment(workspace: Workspace, part: str) -> None:
+    workspace.has_images()
+    of_one = f"""  "gcloud artifacts docker images scan "*/{part}@*) echo projects/p/scans/{part} ;;
+  "gcloud artifacts docker images list-vulnerabilities projects/p/scans/{part} "*value*) echo CRITICAL ;;
+"""
+    scanner = STAND_IN.replace('  "gcloud artifacts docker', of_one + '  "gcloud artifacts docker', 1)
+    (workspace.folder.parent / "tools" / "gcloud").write_text(scanner)
+    stopped = workspace.run("scan")
+    assert stopped.returncode == 1
+    assert f"build/vulnerabilities-{part}.json has it" in stopped.stdout
+
+
 def test_what_was_planned_is_what_is_applied(workspace: Workspace) -> None:
-    (workspace.folder / "build" / "image").write_text(f"x/trainer@{DIGEST}\n")
+    workspace.has_images()
     assert workspace.run("plan").returncode == 0
     plan = workspace.calls[-1]
     assert "-out=../build/plan" in plan
-    assert f"-var trainer_image=x/trainer@{DIGEST}" in plan
+    for part in IMAGES:
+        assert f"-var {part}_image=x/{part}@{DIGEST}" in plan
     assert workspace.run("deploy", _DEPLOY="plan").returncode == 0
     assert workspace.calls[-1] == plan
     assert workspace.run("delivery").returncode == 0
@@ -344,7 +384,9 @@ def test_what_was_planned_is_what_is_applied(workspace: Workspace) -> None:
 def test_terraform_has_the_variables_that_are_given_to_it() -> None:
     declared = ROOT / "terraform" / "variables.tf"
     names = {piece.split("=")[0].strip('"') for piece in STEPS["plan"]["script"].split("-var ")[1:]}
-    assert names == {"project_id", "region", "trainer_image", "functions_archive", "calls_gcloud"}
+    assert names == {
+        "project_id", "region", "trainer_image", "dashboard_image", "functions_archive", "calls_gcloud",
+    }  # fmt: skip
     for name in names:
         assert f'variable "{name}"' in declared.read_text("utf-8")
 
@@ -357,4 +399,7 @@ def test_every_substitution_is_documented() -> None:
 def test_what_is_kept_is_what_steps_make() -> None:
     kept = BUILD["artifacts"]["objects"]["paths"]
     assert "build/plan" not in kept
-    assert json.dumps(kept).count("sbom") == 2
+    assert json.dumps(kept).count("sbom") == 3
+    assert {f"build/{name}" for part in IMAGES for name in (f"image-{part}", f"vulnerabilities-{part}.json")} < set(
+        kept
+    )

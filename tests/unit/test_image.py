@@ -1,4 +1,4 @@
-"""The trainer's image, without building it: hadolint and shellcheck, what its Dockerfile says, and what it installs."""
+"""The images, without building them: hadolint and shellcheck, what each Dockerfile says, and what it installs."""
 
 from __future__ import annotations
 
@@ -7,27 +7,48 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
-DOCKERFILE = ROOT / "trainer" / "Dockerfile"
-TEXT = DOCKERFILE.read_text("utf-8")
-INSTRUCTIONS = [
-    " ".join(line.split())
-    for line in re.sub(r"\\\n", " ", re.sub(r"^ *#.*\n", "", TEXT, flags=re.MULTILINE)).splitlines()
-    if line.strip()
-]
 IGNORED = {".git", ".venv", ".local", ".hypothesis", "node_modules", "build", ".terraform", "__pycache__"}
 
 
-def stage(name: str) -> list[str]:
-    """The instructions of a stage."""
-    starts = [index for index, line in enumerate(INSTRUCTIONS) if line.startswith("FROM ")]
-    begin = next(index for index in starts if INSTRUCTIONS[index].endswith(f" AS {name}"))
-    return INSTRUCTIONS[begin : next((index for index in starts if index > begin), len(INSTRUCTIONS))]
+@dataclass(frozen=True)
+class Image:
+    """A Dockerfile, named after the folder that it lies in and the stage that it ends with."""
+
+    name: str
+
+    @property
+    def text(self) -> str:
+        """As it is written."""
+        return (ROOT / self.name / "Dockerfile").read_text("utf-8")
+
+    @property
+    def instructions(self) -> list[str]:
+        """Each as a line, without comments."""
+        uncommented = re.sub(r"^ *#.*\n", "", self.text, flags=re.MULTILINE)
+        return [" ".join(line.split()) for line in re.sub(r"\\\n", " ", uncommented).splitlines() if line.strip()]
+
+    @property
+    def base(self) -> str:
+        """What BASE is where nobody says otherwise."""
+        return re.findall(r"^ARG BASE=(\S+)$", self.text, re.MULTILINE)[0]
+
+    def stage(self, name: str) -> list[str]:
+        """The instructions of a stage."""
+        lines = self.instructions
+        starts = [index for index, line in enumerate(lines) if line.startswith("FROM ")]
+        begin = next(index for index in starts if lines[index].endswith(f" AS {name}"))
+        return lines[begin : next((index for index in starts if index > begin), len(lines))]
+
+
+TRAINER, DASHBOARD = Image("trainer"), Image("dashboard")
+BOTH = pytest.mark.parametrize("image", [TRAINER, DASHBOARD], ids=lambda image: image.name)
 
 
 def pins(path: str) -> dict[str, tuple[str, list[str]]]:
@@ -63,7 +84,7 @@ def test_hadolint_has_nothing_to_say(path: Path) -> None:
 
 
 def test_hadolint_would_find_a_fault(tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text(TEXT.replace("USER 10001:10001", "USER root"))
+    (tmp_path / "Dockerfile").write_text(TRAINER.text.replace("USER 10001:10001", "USER root"))
     command = [str(TOOLS / "hadolint"), str(tmp_path / "Dockerfile")]
     assert "DL3002" in subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
@@ -78,24 +99,34 @@ def test_shellcheck_has_nothing_to_say_of_shell_scripts() -> None:
     assert result.returncode == 0
 
 
-def test_what_comes_from_a_registry_is_pinned_by_a_digest() -> None:
-    assert re.match(r"# syntax=docker/dockerfile:[\d.]+@sha256:[0-9a-f]{64}\n", TEXT)
-    stages = {line.rpartition(" AS ")[2] for line in INSTRUCTIONS if line.startswith("FROM ")}
-    named = {line.split()[1] for line in INSTRUCTIONS if line.startswith("FROM ")}
-    named |= set(re.findall(r"--from=(\S+)", "\n".join(INSTRUCTIONS)))
-    assert named - stages == {"${BASE}", "${WEIGHTS}", "scratch"}
-    defaults = dict(re.findall(r"^ARG (BASE|WEIGHTS)=(\S+)$", TEXT, re.MULTILINE))
-    assert re.search(r"@sha256:[0-9a-f]{64}$", defaults["BASE"])
-    assert defaults["WEIGHTS"] in stages
+@pytest.mark.parametrize(
+    ("image", "outside"), [(TRAINER, {"${BASE}", "${WEIGHTS}", "scratch"}), (DASHBOARD, {"${BASE}"})]
+)
+def test_what_comes_from_a_registry_is_pinned_by_a_digest(image: Image, outside: set[str]) -> None:
+    assert re.match(r"# syntax=docker/dockerfile:[\d.]+@sha256:[0-9a-f]{64}\n", image.text)
+    stages = {line.rpartition(" AS ")[2] for line in image.instructions if line.startswith("FROM ")}
+    named = {line.split()[1] for line in image.instructions if line.startswith("FROM ")}
+    named |= set(re.findall(r"--from=(\S+)", "\n".join(image.instructions)))
+    assert named - stages == outside
+    assert re.search(r"@sha256:[0-9a-f]{64}$", image.base)
+    weights = re.findall(r"^ARG WEIGHTS=(\S+)$", image.text, re.MULTILINE)
+    assert len(weights) == ("${WEIGHTS}" in outside)
+    assert set(weights) <= stages
 
 
-def test_cloud_build_has_the_base_of_the_dockerfile() -> None:
-    base = re.findall(r"^ARG BASE=(\S+)$", TEXT, re.MULTILINE)[0]
-    assert f"_BASE_IMAGE: {base}\n" in (ROOT / "cloudbuild.yaml").read_text("utf-8")
+@pytest.mark.parametrize(("image", "setting"), [(TRAINER, "_BASE_IMAGE"), (DASHBOARD, "_DASHBOARD_BASE_IMAGE")])
+def test_cloud_build_has_the_base_of_the_dockerfile(image: Image, setting: str) -> None:
+    assert f"  {setting}: {image.base}\n" in (ROOT / "cloudbuild.yaml").read_text("utf-8")
+
+
+def test_the_dashboards_python_is_the_one_that_its_pins_were_resolved_for() -> None:
+    release = re.match(r"python:(\d+\.\d+)\.\d+-slim-", DASHBOARD.base)
+    assert release is not None
+    assert f"--python-version {release[1]} " in (ROOT / "Makefile").read_text("utf-8").partition("\nLOCK := ")[2]
 
 
 def test_base_and_torch_are_for_the_same_cuda_which_driver_535_runs() -> None:
-    base = re.findall(r"^ARG BASE=nvidia/cuda:(\d+)\.(\d+)", TEXT, re.MULTILINE)[0]
+    base = re.findall(r"^ARG BASE=nvidia/cuda:(\d+)\.(\d+)", TRAINER.text, re.MULTILINE)[0]
     wanted = re.findall(
         r"^torch==([\d.]+)\+cu(\d+)$", (ROOT / "trainer/requirements-torch.in").read_text(), re.MULTILINE
     )
@@ -103,61 +134,82 @@ def test_base_and_torch_are_for_the_same_cuda_which_driver_535_runs() -> None:
     assert base[0] == "12"
     assert "".join(base) == build
     assert f"torch=={release}\n" in (ROOT / "trainer/requirements.in").read_text("utf-8")
-    indexes = re.findall(r"https://download\.pytorch\.org/whl/cu(\d+)", TEXT + (ROOT / "Makefile").read_text("utf-8"))
+    texts = TRAINER.text + (ROOT / "Makefile").read_text("utf-8")
+    indexes = re.findall(r"https://download\.pytorch\.org/whl/cu(\d+)", texts)
     assert set(indexes) == {build}
 
 
-def test_it_runs_as_a_number_that_is_not_root() -> None:
-    users = [line.split()[1] for line in stage("trainer") if line.startswith("USER ")]
+@BOTH
+def test_it_runs_as_a_number_that_is_not_root(image: Image) -> None:
+    users = [line.split()[1] for line in image.stage(image.name) if line.startswith("USER ")]
     assert users == ["10001:10001"]
-    assert not [line for line in stage("trainer") if "--chown" in line or "chmod" in line]
+    assert not [line for line in image.stage(image.name) if "--chown" in line or "chmod" in line]
 
 
-def test_dependencies_weights_and_code_are_layers_that_can_be_replaced_alone() -> None:
-    copied = [line for line in stage("trainer") if line.startswith("COPY ")]
+@pytest.mark.parametrize(
+    ("image", "weights"), [(TRAINER, ["COPY --link --from=weights /models /models"]), (DASHBOARD, [])]
+)
+def test_dependencies_weights_and_code_are_layers_that_can_be_replaced_alone(image: Image, weights: list[str]) -> None:
+    last = image.stage(image.name)
+    copied = [line for line in last if line.startswith("COPY ")]
     assert copied == [
         "COPY --link --from=dependencies /opt/venv /opt/venv",
-        "COPY --link --from=weights /models /models",
-        *(f"COPY --link {name} /app/{name}" for name in ("schemas", "adaptml", "trainer")),
+        *weights,
+        *(f"COPY --link {name} /app/{name}" for name in ("schemas", "adaptml", image.name)),
     ]
-    last_run = max(index for index, line in enumerate(stage("trainer")) if line.startswith("RUN "))
-    assert last_run < stage("trainer").index(copied[0])
+    last_run = max(index for index, line in enumerate(last) if line.startswith("RUN "))
+    assert last_run < last.index(copied[0])
 
 
 def test_no_code_is_part_of_what_dependencies_are_made_of() -> None:
-    copied = [line for name in ("python", "dependencies") for line in stage(name) if line.startswith("COPY ")]
+    copied = [line for name in ("python", "dependencies") for line in TRAINER.stage(name) if line.startswith("COPY ")]
     assert copied == ["COPY trainer/requirements-torch.txt /tmp/", "COPY trainer/requirements-image.txt /tmp/"]
+    copied = [line for line in DASHBOARD.stage("dependencies") if line.startswith("COPY ")]
+    assert copied == ["COPY dashboard/requirements.txt /tmp/"]
 
 
-def test_the_revision_comes_last_so_that_it_changes_no_layer() -> None:
-    lines = stage("trainer")
+@BOTH
+def test_the_revision_comes_last_so_that_it_changes_no_layer(image: Image) -> None:
+    lines = image.stage(image.name)
     assert lines.index("ARG REVISION=unknown") > max(
         i for i, line in enumerate(lines) if line.startswith(("RUN", "COPY"))
     )
 
 
-def test_what_is_installed_is_held_to_hashes_and_never_built() -> None:
+@pytest.mark.parametrize(("image", "count"), [(TRAINER, 2), (DASHBOARD, 1)])
+def test_what_is_installed_is_held_to_hashes_and_never_built(image: Image, count: int) -> None:
     installs = [
-        command for line in INSTRUCTIONS for command in line.split("&&") if " install " in command and "pip" in command
+        command
+        for line in image.instructions
+        for command in line.split("&&")
+        if " install " in command and "pip" in command
     ]
     installs = [command for command in installs if "apt-get" not in command]
-    assert len(installs) == 2
+    assert len(installs) == count
     for command in installs:
         assert "--require-hashes" in command
         assert "--no-deps" in command
         assert "--only-binary :all:" in command
 
 
+def test_what_serves_the_page_has_no_installer_and_listens_to_others() -> None:
+    last = DASHBOARD.stage("dashboard")
+    assert any("pip uninstall" in line and " setuptools wheel pip" in line for line in last)
+    assert any("ADAPTML_DASHBOARD_ADDRESS=0.0.0.0" in line for line in last)
+
+
 def test_the_token_is_mounted_for_one_command_and_no_argument() -> None:
-    assert not re.search(r"^(ARG|ENV).*(TOKEN|SECRET)", TEXT, re.MULTILINE)
-    mounts = [line for line in INSTRUCTIONS if "type=secret" in line]
+    for image in (TRAINER, DASHBOARD):
+        assert not re.search(r"^(ARG|ENV).*(TOKEN|SECRET)", image.text, re.MULTILINE)
+    mounts = [line for line in TRAINER.instructions if "type=secret" in line]
     assert len(mounts) == 1
-    assert mounts[0] in stage("baked-weights")
+    assert mounts[0] in TRAINER.stage("baked-weights")
+    assert "type=secret" not in DASHBOARD.text
 
 
 @pytest.mark.parametrize(("secret", "token"), [(" hf_x\r\n", "hf_x"), (None, "")])
 def test_the_token_is_stripped_where_there_is_one(secret: str | None, token: str, tmp_path: Path) -> None:
-    command = next(line for line in INSTRUCTIONS if "type=secret" in line)
+    command = next(line for line in TRAINER.instructions if "type=secret" in line)
     script = re.sub(r"RUN (--\S+ )*", "", command)
     for path in ("/run/secrets/hub_token", "/opt/venv/bin/python", "/models"):
         script = script.replace(path, str(tmp_path / Path(path).name))
@@ -175,12 +227,13 @@ def test_the_token_is_stripped_where_there_is_one(secret: str | None, token: str
 def test_the_context_holds_just_what_is_copied() -> None:
     lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
+    instructions = TRAINER.instructions + DASHBOARD.instructions
     copied = {
         line.split()[1].split("/")[0]
-        for line in INSTRUCTIONS
+        for line in instructions
         if re.match(r"COPY (?!--from|--link --from|--link)", line)
     }
-    copied |= {line.split()[2] for line in INSTRUCTIONS if re.match(r"COPY --link (?!--from)", line)}
+    copied |= {line.split()[2] for line in instructions if re.match(r"COPY --link (?!--from)", line)}
     assert rules[0] == "*"
     assert {rule[1:] for rule in rules if rule.startswith("!")} == copied
 
@@ -190,7 +243,9 @@ def test_the_image_installs_the_versions_that_are_tested() -> None:
     assert {name: version for name, (version, _) in pins("trainer/requirements-image.txt").items()} == tested
 
 
-@pytest.mark.parametrize("path", ["trainer/requirements-image.txt", "functions/requirements.txt"])
+@pytest.mark.parametrize(
+    "path", ["trainer/requirements-image.txt", "functions/requirements.txt", "dashboard/requirements.txt"]
+)
 def test_every_pin_has_a_hash(path: str) -> None:
     assert len(pins(path)) > 40
     assert [name for name, (_, hashes) in pins(path).items() if not hashes] == []
@@ -209,7 +264,7 @@ def test_torch_is_pinned_with_hashes_or_says_that_it_is_not() -> None:
 
 
 def test_without_a_pinned_torch_the_build_stops_with_the_command_that_pins_it(tmp_path: Path) -> None:
-    check = next(line for line in stage("dependencies") if "requirements-torch.txt pins nothing" in line)
+    check = next(line for line in TRAINER.stage("dependencies") if "requirements-torch.txt pins nothing" in line)
     script = check.removeprefix("RUN ").replace("/tmp/requirements-torch.txt", str(tmp_path / "torch.txt"))  # noqa: S108
 
     def run(text: str) -> subprocess.CompletedProcess[str]:

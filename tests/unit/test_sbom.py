@@ -16,6 +16,7 @@ from tests.unit.test_image import pins
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYED = {
     "functions": ["functions/requirements.txt"],
+    "dashboard": ["dashboard/requirements.txt"],
     "trainer": ["trainer/requirements-image.txt", "trainer/requirements-torch.txt"],
 }
 
