@@ -79,15 +79,13 @@ def test_events_that_come_twice_late_or_in_no_order_move_an_alias_once(cloud: Te
     path = DropPath(DROPS, "acme", "often", "PROMOTE")
 
     def landed(content: str) -> Callable[[], None]:
-        blob = cloud.put("acme/often/PROMOTE", content)
+        generation = cloud.put("acme/often/PROMOTE", content)
+        answer(cloud, "often", generation)
         pinned = cloud.services.objects.pin(DROPS, "acme/often/PROMOTE")
         assert pinned is not None
-        return lambda: promotions.take(cloud.services, path, blob, pinned.created_at)
+        return lambda: promotions.take(cloud.services, path, generation, pinned.created_at)
 
-    one = landed("v1")
-    answer(cloud, "often", cloud.services.objects.pin(DROPS, "acme/often/PROMOTE").generation)  # type: ignore[union-attr]
-    two = landed("v2")
-    answer(cloud, "often", cloud.services.objects.pin(DROPS, "acme/often/PROMOTE").generation)  # type: ignore[union-attr]
+    one, two = landed("v1"), landed("v2")
     for event in (one, two, one, two, one):
         event()
     found = shown(cloud, "often")

