@@ -17,6 +17,7 @@ from schemas.run import Metrics
 from trainer.loss import loss_and_hits
 from trainer.packing import IGNORED, Packed, Tokens, pack
 from trainer.precision import autocast
+from trainer.unpacked import unpacked
 
 EVALUATION_ROW_TOKENS = 2048
 ANSWER_TOKENS = 32
@@ -178,7 +179,7 @@ def samples(
     answers: list[list[str]] = []
     for with_adapter in (False, True):
         with contextlib.nullcontext() if with_adapter else model.disable_adapter():
-            answers.append(greedy(model, tokenizer, prompts, stops, device) if prompts else [])
+            answers.append(greedy(model, tokenizer, prompts, stops, device, NEW_TOKENS) if prompts else [])
         alive()
     return [
         Sample(content_of(messages[last - 1]) if last else "", content_of(messages[last]), before, after)
@@ -209,15 +210,16 @@ def greedy(
     prompts: Sequence[str],
     stops: list[int],
     device: torch.device,
-    at_most: int = NEW_TOKENS,
+    at_most: int,
 ) -> list[str]:
-    """Greedy answers to all prompts at once: for each token the whole model is read, for one prompt as for all."""
+    """Greedy answers of so many tokens to all prompts at once: for each token the whole model is read, for one prompt
+    as for all."""
     rows = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     longest = max(len(row) for row in rows)
     blank = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     padded = [[blank] * (longest - len(row)) + row for row in rows]
     seen = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    with autocast(device):
+    with autocast(device), unpacked(model, device):
         output = model.generate(
             input_ids=torch.tensor(padded, device=device),
             attention_mask=torch.tensor(seen, device=device),

@@ -24,7 +24,6 @@ from schemas.playground import Answers, Question
 from trainer import models_bucket, prepared
 from trainer.evaluate import greedy, stop_tokens
 from trainer.model import chat_tokenizer, load_base
-from trainer.precision import suit
 from trainer.prepared import MODELS_DIR
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -89,10 +88,6 @@ class SideBySide:
             self._model, self._adapters, self._loaded = None, {}, None  # its memory first
             self._bring(row, question.method)
             base, self._tokenizer = load_base(row, quantise=question.method == "qlora", device=self._device)
-            if question.method == "qlora" and self._device.type == "cpu":
-                # The same weights, unpacked once instead of for each token: several times faster on a CPU.
-                base = base.dequantize()
-                suit(base, self._device)
             self._model = PeftModel.from_pretrained(base, folder, adapter_name=_label(question))
             self._model.eval()
             self._loaded = (row.id, question.method)
