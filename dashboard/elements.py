@@ -10,6 +10,7 @@ from typing import Any
 
 import streamlit as st
 
+from adaptml.run_log import Line
 from dashboard import words
 from schemas.errors import Problem
 from schemas.run import Event
@@ -121,6 +122,17 @@ def way(events: Sequence[Event], now: datetime) -> None:
             f'<div class="am-dim am-wrap">{html(event.reason)}</div></li>'
         )
     st.html(f'<ol class="am-way" data-testid="way">{"".join(entries)}</ol>')
+
+
+def logged(lines: Iterable[Line]) -> None:
+    """Lines of a log, the newest last."""
+    tones = {"WARNING": "am-mild", "ERROR": "am-worse", "CRITICAL": "am-worse"}
+    entries = [
+        f'<div class="{tones.get(one.severity, "")}"><span>{html(one.time[11:19])} {html(one.where)}</span> '
+        f"{html(one.message)}</div>"
+        for one in lines
+    ]
+    st.html(f'<div class="am-log" data-testid="log">{"".join(entries)}</div>')
 
 
 def nothing(text: str) -> None:

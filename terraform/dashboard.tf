@@ -26,6 +26,7 @@ module "dashboard" {
       ADAPTML_IAP_AUDIENCE      = "/projects/${data.google_project.this.number}/locations/${var.region}/services/adaptml-dashboard"
       ADAPTML_API_MEMBERS       = jsonencode(local.api_members)
       ADAPTML_DASHBOARD_ADDRESS = "0.0.0.0"
+      ADAPTML_LOG_VIEW          = "projects/${var.project_id}/locations/global/buckets/_Default/views/adaptml-output"
     },
     var.playground == null ? {} : { ADAPTML_PLAYGROUND_URL = local.face_urls["playground"] },
   )
@@ -70,4 +71,19 @@ module "playground" {
   calls_gcloud     = var.calls_gcloud
 
   depends_on = [google_project_service.used, google_kms_crypto_key_iam_member.agents, google_storage_bucket_iam_member.granted]
+}
+
+# What the page shows of a run's log. A view may be narrowed to a log, not to a service: it holds what the project's functions,
+# jobs and services write to standard output. The page asks for lines of a run that its viewer may see.
+resource "google_logging_log_view" "standard_output" {
+  count = var.dashboard == null ? 0 : 1
+
+  name        = "adaptml-output"
+  parent      = "projects/${var.project_id}"
+  location    = "global"
+  bucket      = "_Default"
+  description = "Standard output of functions, jobs and services, for AdaptML's page"
+  filter      = "LOG_ID(\"run.googleapis.com/stdout\")"
+
+  depends_on = [google_project_service.used]
 }

@@ -2,7 +2,7 @@
 # test holds the list against all that is bound.
 locals {
   granted = {
-    for kind in ["bucket", "topic", "job", "secret", "repository", "account", "project"] : kind => {
+    for kind in ["bucket", "topic", "job", "secret", "repository", "account", "view", "project"] : kind => {
       for right in local.rights :
       join(" ", compact([right.part, right.on, basename(right.role), join(",", concat(try(right.prefixes, []), try(right.suffixes, []), try(right.within, []), try(right.except, []), try(right.except_files, [])))])) => right
       if right.kind == kind
@@ -88,6 +88,17 @@ resource "google_service_account_iam_member" "granted" {
   service_account_id = "projects/${var.project_id}/serviceAccounts/${local.accounts[each.value.on]}"
   role               = each.value.role
   member             = "serviceAccount:${local.accounts[each.value.part]}"
+}
+
+resource "google_logging_log_view_iam_member" "granted" {
+  for_each = local.granted.view
+
+  parent   = google_logging_log_view.standard_output[0].parent
+  location = google_logging_log_view.standard_output[0].location
+  bucket   = google_logging_log_view.standard_output[0].bucket
+  name     = google_logging_log_view.standard_output[0].name
+  role     = each.value.role
+  member   = "serviceAccount:${local.accounts[each.value.part]}"
 }
 
 resource "google_project_iam_member" "granted" {

@@ -50,6 +50,7 @@ locals {
     { part = "dashboard", kind = "bucket", on = "artifacts", suffixes = ["ALIASES.json"], role = local.writer, why = "says what the aliases of an adapter point at" },
     { part = "dashboard", kind = "bucket", on = "models", role = "roles/storage.objectViewer", why = "reads tokenizers, to count tokens" },
     { part = "dashboard", kind = "topic", on = "run-commands", role = "roles/pubsub.publisher", why = "asks for runs to be cancelled and taken up again" },
+    { part = "dashboard", kind = "view", on = "adaptml-output", role = "roles/logging.viewAccessor", why = "reads what functions and trainer logged of a run; the view holds standard output of Cloud Run, no other log" },
     { part = "dashboard", kind = "account", on = "dashboard", role = local.signer, why = "signs URLs as itself (iam.serviceAccounts.signBlob): there is no key" },
     [for face in local.faces :
       { part = "dashboard", kind = "service", on = face, role = "roles/run.invoker", why = "asks it what people ask; nobody else may" } if face == "playground"

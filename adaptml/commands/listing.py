@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -17,7 +12,6 @@ from rich.text import Text
 
 from adaptml.commands.deployment import (
     FAILED,
-    USAGE,
     JsonOption,
     RunArgument,
     TenantOption,
@@ -34,8 +28,6 @@ from schemas.text import printable, visible
 if TYPE_CHECKING:
     from schemas.run import Run
 
-LOCAL_LOGS = "ADAPTML_LOCAL_LOGS"
-"""The folder of a local cloud's logs; without it Cloud Logging is asked."""
 _STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "STATE": "bold"}
 
 
@@ -88,17 +80,6 @@ def _table(found: Iterable[Run]) -> Table:
     return table
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a log, or one change of state."""
-
-    time: str
-    """As ISO 8601 writes it; "" where the line has none."""
-    severity: str
-    where: str
-    message: str
-
-
 def logs(
     run: RunArgument,
     tenant: TenantOption,
@@ -107,18 +88,22 @@ def logs(
 ) -> None:
     """What happened to a run: its changes of state, and what functions and trainer logged of it.
 
-    Reads the local cloud's logs, or Cloud Logging by `gcloud logging read`. Exit status: 0; 1 no such run, or the logs
-    could not be read; 2 wrong use.
+    Reads the local cloud's logs, or Cloud Logging's. Exit status: 0; 1 no such run, or the logs could not be read;
+    2 wrong use.
     """
     with connected() as services:
+        from adaptml import run_log
+
         found = run_named(services, tenant, run)
         changes = [
-            Line(event.at.isoformat(), "STATE", "run", f"{event.to_state.value}: {event.reason}")
+            run_log.Line(event.at.isoformat(), "STATE", "run", f"{event.to_state.value}: {event.reason}")
             for event in services.runs.events(found.run_id)
         ]
-        project = services.settings.project
-    folder = os.environ.get(LOCAL_LOGS)
-    logged = _local(Path(folder), found) if folder else _of_cloud_logging(project, found, at_most)
+        try:
+            logged = run_log.read(services.settings.project, found, at_most)
+        except run_log.Unread as why:
+            errors.print(str(why), markup=False, soft_wrap=True)
+            raise typer.Exit(FAILED) from None
     lines = sorted([*changes, *logged], key=lambda line: line.time)[-at_most:]
     if as_json:
         print_lines([asdict(line) for line in lines])
@@ -127,71 +112,3 @@ def logs(
         head = f"{line.time[:23]:<23} {line.severity:<8} {line.where:<10} "
         said = Text(visible(line.message), style=_STYLES.get(line.severity, ""))
         out.print(Text.assemble((head, "dim"), said), soft_wrap=True)
-
-
-def _local(folder: Path, run: Run) -> Iterator[Line]:
-    for path in sorted(folder.glob("*.log")):
-        with path.open(encoding="utf-8", errors="replace") as written:
-            yield from of_run(written, path.stem, run.run_id)
-    if run.execution is not None and (path := folder / "executions" / f"{run.execution}.log").is_file():
-        with path.open(encoding="utf-8", errors="replace") as written:
-            yield from whole(written, "trainer")
-
-
-def of_run(lines: Iterable[str], where: str, run_id: str) -> Iterator[Line]:
-    """Those lines of a function's log that are about the run. Pure."""
-    for text in lines:
-        if run_id in text and (line := _parsed(text, where)) is not None:
-            yield line
-
-
-def whole(lines: Iterable[str], where: str) -> Iterator[Line]:
-    """All of an execution's log; what is not in our form follows the line before it. Pure."""
-    time = ""
-    for text in lines:
-        line = _parsed(text, where)
-        if line is not None:
-            time = line.time
-        yield line or Line(time, "DEFAULT", where, text.rstrip("\n"))
-
-
-def _parsed(text: str, where: str) -> Line | None:
-    try:
-        entry = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(entry, dict) or "message" not in entry:
-        return None
-    message = "\n".join(str(entry[key]) for key in ("message", "exception") if key in entry)
-    return Line(str(entry.get("time", "")), str(entry.get("severity", "DEFAULT")), where, message)
-
-
-def _of_cloud_logging(project: str, run: Run, at_most: int) -> list[Line]:
-    if shutil.which("gcloud") is None:
-        errors.print("gcloud is missing: https://cloud.google.com/sdk/docs/install", markup=False, soft_wrap=True)
-        raise typer.Exit(USAGE)
-    command = ["gcloud", "logging", "read", filter_of(run), f"--project={project}", "--format=json"]
-    command += [f"--limit={at_most}", "--freshness=30d"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or ["gcloud logging read failed"]
-        errors.print(printable(said[-1], 400), markup=False, soft_wrap=True)
-        raise typer.Exit(FAILED)
-    return [of_entry(entry) for entry in json.loads(done.stdout or "[]")]
-
-
-def filter_of(run: Run) -> str:
-    """What Cloud Logging is asked for: lines that name the run, and all of its last execution. Pure."""
-    of_it = f'jsonPayload.run_id="{run.run_id}" OR jsonPayload.message:"{run.run_id}"'
-    if run.execution is not None:
-        of_it += f' OR labels."run.googleapis.com/execution_name"="{run.execution}"'
-    return of_it
-
-
-def of_entry(entry: dict[str, Any]) -> Line:
-    """A log entry as Cloud Logging returns it. Pure."""
-    payload, resource = entry.get("jsonPayload") or {}, (entry.get("resource") or {}).get("labels") or {}
-    message = "\n".join(str(payload[key]) for key in ("message", "exception") if key in payload)
-    where = resource.get("service_name") or ("trainer" if "job_name" in resource else "")
-    said = message or str(entry.get("textPayload", ""))
-    return Line(str(entry.get("timestamp", "")), str(entry.get("severity", "DEFAULT")), str(where), said)

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from datetime import timedelta
 
 import streamlit as st
+from google.auth.exceptions import GoogleAuthError
 
-from adaptml import figures
+from adaptml import figures, run_log
 from adaptml.clock import utc_now
 from dashboard import session, words
-from dashboard.elements import badge, curve, dim, facts, heading, label, line, nothing, problems, said, table, way
+from dashboard.elements import (
+    badge,
+    curve,
+    dim,
+    facts,
+    heading,
+    label,
+    line,
+    logged,
+    nothing,
+    problems,
+    said,
+    table,
+    way,
+)
 from schemas import layout
 from schemas.messages import RunCommand
 from schemas.run import Run
 from schemas.run_states import RunState
 
+log = logging.getLogger(__name__)
+
 RENEWED = timedelta(seconds=1.5)
+LOG_RENEWED = timedelta(seconds=10)
+"""Cloud Logging may be read sixty times a minute by all who look at the project."""
+LINES = 300
 CURVES = (
     ("Loss", "loss"),
     ("Learning rate", "learning_rate"),
@@ -64,7 +85,7 @@ def _show(run: Run) -> None:
     line(badge(run.state), *attempt, dim(words.ago(run.created_at, now)))
     said(run.state_reason)
     # Each in a place of its own, so that nothing moves up or down when one of them has something to say.
-    for part in (_progress, _error, _actions, _money, _result, _curves, _happened, _made_of):
+    for part in (_progress, _error, _actions, _money, _result, _curves, _happened, _log, _made_of):
         with st.container():
             part(run)
 
@@ -165,6 +186,27 @@ def _happened(run: Run) -> None:
     way(session.services().runs.events(run.run_id), utc_now())
     for letter in run.dead_letters:
         said(f"{letter.at:%Y-%m-%d %H:%M} a message on {letter.topic} was not taken: {letter.reason}")
+
+
+def _log(run: Run) -> None:
+    if not st.toggle("Log", key=f"log {run.run_id}", help="What functions and trainer logged of it; never its data."):
+        return
+    try:
+        lines = _logged(run, run.run_id, run.state, run.execution)
+    except (run_log.Unread, GoogleAuthError) as error:  # what it says may hold names of the project
+        log.warning("the log of %s could not be read: %s", run.run_id, type(error).__name__)
+        st.error("The log could not be read.", icon=":material/cloud_off:")
+        return
+    if lines:
+        logged(lines)
+    else:
+        nothing("Nothing was logged yet.")
+
+
+@st.cache_data(ttl=LOG_RENEWED, max_entries=100, show_spinner=False)
+def _logged(_run: Run, run_id: str, state: RunState, execution: str | None) -> list[run_log.Line]:
+    """Kept for a while, for all who look: what comes after the first argument tells one log from another."""
+    return run_log.read(session.services().settings.project, _run, LINES)[-LINES:]
 
 
 def _made_of(run: Run) -> None:

@@ -310,7 +310,7 @@ run "a_page_and_a_playground" {
     error_message = "The playground reads adapters and base models, and may nothing else."
   }
   assert {
-    condition     = toset([for right in output.rights : "${right.kind} ${right.on}" if right.part == "dashboard" && !contains(["roles/storage.objectViewer", "roles/run.invoker"], right.role)]) == toset(["project database", "bucket drops", "bucket artifacts", "topic run-commands", "account dashboard"])
+    condition     = toset([for right in output.rights : "${right.kind} ${right.on}" if right.part == "dashboard" && !contains(["roles/storage.objectViewer", "roles/run.invoker"], right.role)]) == toset(["project database", "bucket drops", "bucket artifacts", "topic run-commands", "account dashboard", "view adaptml-output"])
     error_message = "The page writes drops, aliases and runs, publishes commands and signs as itself."
   }
 
@@ -331,6 +331,11 @@ run "a_page_and_a_playground" {
     condition     = !module.playground[0].service.template[0].containers[0].resources[0].cpu_idle && module.dashboard[0].service.template[0].containers[0].resources[0].cpu_idle
     error_message = "Cloud Run gives a GPU to nobody whose CPU sleeps between requests; the page is paid for by the request."
   }
+  assert {
+    condition     = google_logging_log_view.standard_output[0].filter == "LOG_ID(\"run.googleapis.com/stdout\")" && [for right in values(google_logging_log_view_iam_member.granted) : "${right.role} ${right.member}"] == ["roles/logging.viewAccessor serviceAccount:adaptml-dashboard@adaptml-test.iam.gserviceaccount.com"]
+    error_message = "Of the project's logs the page reads what is written to standard output, and nobody else reads that view."
+  }
+
   assert {
     condition     = length(module.dashboard[0].service.template[0].node_selector) == 0 && !can(module.dashboard[0].service.template[0].containers[0].resources[0].limits["nvidia.com/gpu"])
     error_message = "The page has no GPU."

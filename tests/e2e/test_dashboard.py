@@ -37,7 +37,7 @@ from tests.cloud import DROPS, PROJECT, ROOT, STUB, TestCloud, chat_rows, eventu
 
 HOSTILE = "<script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'> **bold** [link](javascript:hurt()) $x$"
 
-pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @dataclass
@@ -155,6 +155,9 @@ def test_an_upload_becomes_a_run_that_is_watched_to_its_version(site: Site) -> N
     settled(page)
     expect(page.get_by_test_id("way").locator("li").first).to_contain_text("SUCCEEDED")
     expect(page.locator("[data-testid=stVegaLiteChart]").first).to_be_visible()
+    page.get_by_text("Log", exact=True).click()
+    expect(page.get_by_test_id("log")).to_contain_text(f"run {run_id} is SUCCEEDED")
+    expect(page.get_by_test_id("log")).to_contain_text("intake")
     picture(page, "run")
     run = site.cloud.services.runs.get(run_id)
     assert run.state is RunState.SUCCEEDED

@@ -34,6 +34,7 @@ KINDS = {
     "google_secret_manager_secret_iam_member": ("secret", "secret_id"),
     "google_artifact_registry_repository_iam_member": ("repository", "repository"),
     "google_service_account_iam_member": ("account", "service_account_id"),
+    "google_logging_log_view_iam_member": ("view", "name"),
     "google_project_iam_member": ("project", "project"),
 }
 """Of a binding: what kind of thing it is on, and which of its values names that."""

@@ -22,7 +22,7 @@ from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER, OTEL_TR
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from adaptml import lifecycle, playground, tracing
+from adaptml import lifecycle, logs, playground, run_log, tracing
 from adaptml.clock import utc_now
 from adaptml.jobs import EMULATOR_HOST
 from adaptml.protocol import to_error
@@ -246,7 +246,7 @@ def _said_to(container: dict[str, Any]) -> dict[str, str]:
 def test_page_and_playground_are_told_what_they_read() -> None:
     settings = {f"ADAPTML_{name.upper()}" for name in Settings.model_fields} | {"GOOGLE_CLOUD_PROJECT"}
     read = {
-        "adaptml-dashboard": {viewer.AUDIENCE, playground.URL, "ADAPTML_DASHBOARD_ADDRESS"},
+        "adaptml-dashboard": {viewer.AUDIENCE, playground.URL, run_log.LOG_VIEW, "ADAPTML_DASHBOARD_ADDRESS"},
         "adaptml-playground": {MODELS_DIR, "ADAPTML_PLAYGROUND_ADDRESS"},
     }
     faces = _faces(FACES)
@@ -262,6 +262,19 @@ def test_page_and_playground_are_told_what_they_read() -> None:
     ):
         assert f'"{name}"' in inspect.getsource(module)
     assert faces["adaptml-playground"]["command"] == ["python", "-m", playground_main.__name__]
+
+
+def test_the_page_reads_the_view_that_there_is_of_what_the_code_logs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [view] = _values("google_logging_log_view", run=FACES)
+    name = f"{view['parent']}/locations/{view['location']}/buckets/{view['bucket']}/views/{view['name']}"
+    assert _said_to(_faces(FACES)["adaptml-dashboard"])[run_log.LOG_VIEW] == name
+    assert "stdout" in view["filter"]
+    monkeypatch.setattr(logging.root, "handlers", [])
+    logs.configure()
+    logging.getLogger("adaptml").warning("a line")
+    assert "a line" in capsys.readouterr().out
 
 
 def test_the_page_knows_the_people_that_the_proxy_lets_in() -> None:
