@@ -13,7 +13,7 @@ MODELS := .local/models
 # Two at a time, file by file.
 BESIDE := OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test nightly up down dashboard status check fuzz soak lint format unit integration e2e bench docs lock archive clean help
+.PHONY: demo test up down dashboard status check fuzz soak lint format unit integration e2e bench docs lock archive clean help
 .PHONY: imagelock torchlock sbom image pageimage
 
 help:  ## what there is
@@ -24,10 +24,7 @@ demo: $(READY)  ## local cloud, a real gsutil cp, a run to its adapter
 
 test: $(READY) lint  ## everything: lint, types, import rules, unit, integration, end to end
 	$(BESIDE) --no-loadscope-reorder tests/simulation tests/model tests/unit  # what takes longest first
-	$(BESIDE) -m "not nightly" tests/integration tests/e2e
-
-nightly: $(READY)  ## the tests of the faces by real clients, of traces and of attacks on services
-	$(BESIDE) -m nightly tests/integration tests/e2e
+	$(BESIDE) --no-loadscope-reorder tests/e2e tests/integration
 
 up: $(READY)  ## start the local cloud in the background
 	@$(PY) -m local up

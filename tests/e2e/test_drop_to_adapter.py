@@ -28,6 +28,7 @@ from trainer import evaluate
 from trainer.data import bound
 from trainer.model import chat_tokenizer, load_base
 from trainer.packing import Tokens
+from trainer.prepared import MODELS_DIR
 
 DEMO = paths.ROOT / "demo" / "support-bot"
 CPU = torch.device("cpu")
@@ -161,6 +162,16 @@ def test_the_command_shows_moves_and_compares(delivered: Delivered) -> None:
         transcript += done.stdout
     for said in ("prod of acme/desk points at v1", "Settings: the same"):
         assert said in transcript
+
+
+def test_the_command_asks_base_and_adapter(delivered: Delivered) -> None:
+    chat = ("chat", "desk", "v2", "--prompt", "Where is my kettle?", "--max-new-tokens", "8", "--json")
+    delivered.cloud.environment |= {"ADAPTML_TENANT": "acme", MODELS_DIR: str(paths.MODELS)}
+    done = delivered.cloud.command(str(paths.ROOT / ".venv" / "bin" / "adaptml"), *chat, check=False)
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    assert answers["prompt"] == "Where is my kettle?"
+    assert answers["base"] != answers["adapter"]
 
 
 def test_the_same_drop_again_is_the_next_version_with_the_same_weights(delivered: Delivered) -> None:

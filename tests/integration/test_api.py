@@ -18,7 +18,6 @@ from schemas.run_states import RunState
 from tests.cloud import DROPS, MODEL, ROOT, TestCloud, chat_rows, eventually, manifest
 
 S = RunState
-pytestmark = pytest.mark.nightly
 
 
 class Api(requests.Session):

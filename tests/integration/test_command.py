@@ -17,7 +17,6 @@ from schemas.run_states import RunState
 from tests.cloud import TestCloud, chat_rows, eventually, manifest
 
 S = RunState
-pytestmark = pytest.mark.nightly
 
 
 class Called:

@@ -13,7 +13,6 @@ from schemas.run_states import RunState
 from tests.cloud import PROJECT, TestCloud, chat_rows, manifest
 
 S = RunState
-pytestmark = pytest.mark.nightly
 
 
 def runs() -> Any:

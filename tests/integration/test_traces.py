@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-import pytest
-
 from adaptml import traceparent
 from local import trace
 from local.trace import Step
@@ -17,7 +15,6 @@ from schemas.run_states import RunState
 from tests.cloud import PROJECT, TestCloud, chat_rows, eventually, manifest
 
 S = RunState
-pytestmark = pytest.mark.nightly
 GIVEN = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 
 
