@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from itertools import islice
 
 from schemas.text import escape
 
@@ -27,7 +28,8 @@ def name_or(text: object, place: str) -> str:
 
 def column_names(row: Iterable[str], chosen: Collection[str]) -> str:
     """The chosen ones among the columns of a row, the first ones in full. There is at least one."""
-    names = [name_or(name, f"column {i}") for i, name in enumerate(row, start=1) if name in chosen]
+    found = (name_or(name, f"column {i}") for i, name in enumerate(row, start=1) if name in chosen)
+    names = list(islice(found, _SHOWN + 1))
     return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
 
 

@@ -131,10 +131,10 @@ def _table_row(header: list[str], cells: list[str], file: str, line: int) -> Row
         detail = f"the row has {len(cells)} cells, the header {len(header)}"
         return Row(line, problem=problem("bad_table_row", file=file, line=line, detail=detail))
     row = dict(zip(header, cells, strict=True))
-    for number, (name, cell) in enumerate(row.items(), start=1):
-        if _is_not_utf8(cell):
-            at, offset = column_pointer(name, number), bad_byte(_bytes_of(cell))
-            return Row(line, problem=problem("not_utf8", file=file, line=line, field=at, offset=offset))
+    if _is_not_utf8("".join(cells)):
+        number, cell = next((number, cell) for number, cell in enumerate(cells, start=1) if _is_not_utf8(cell))
+        at, offset = column_pointer(header[number - 1], number), bad_byte(_bytes_of(cell))
+        return Row(line, problem=problem("not_utf8", file=file, line=line, field=at, offset=offset))
     return _parsed(row, file, line)
 
 
