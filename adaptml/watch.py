@@ -50,7 +50,7 @@ def view(run: Run, points: list[dict[str, Any]], *, with_outcome: bool = True) -
 def line(run: Run) -> str:
     """One line, where there is no terminal to draw on."""
     p = run.progress
-    step = f" step {p.step}/{p.total_steps} loss {p.loss:.3f}" if p.loss is not None else ""
+    step = f"; step {p.step}/{p.total_steps}, loss {p.loss:.3f}" if p.loss is not None else ""
     measured = brief(run.metrics) if run.state is RunState.SUCCEEDED else ""
     reason = printable(run.state_reason, 400)
     return f"{run.updated_at:%H:%M:%S} {run.state:<10} {reason}{step}{measured and '; ' + measured}"

@@ -240,6 +240,7 @@ people who operate a deployment; others use the bucket, the [API](api.md) or the
 
 `--json` prints JSON for programs, on standard output and nothing else; what went wrong is said on standard error, with
 a code of [errors.md](errors.md). `adaptml --install-completion` completes in the shell.
+What some of them say: [commands_transcript.md](commands_transcript.md).
 
 | exit status | |
 | --- | --- |

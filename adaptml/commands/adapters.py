@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from adaptml.commands.deployment import JsonOption, TenantOption, connected, out, print_json, print_lines
@@ -127,7 +127,9 @@ def _document(found: Shown) -> dict[str, Any]:
 
 
 def _versions(found: Shown) -> RenderableType:
-    table = Table("version", "aliases", "made", "base model", "examples", "held-out loss", "gate", "run")
+    table = Table(
+        "version", "aliases", "made", "base model", "examples", "held-out loss", "gate", Column("run", no_wrap=True)
+    )
     by_version: dict[int, list[str]] = {}
     for alias, version in found.aliases.items():
         by_version.setdefault(version, []).append(alias)

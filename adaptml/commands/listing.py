@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from adaptml.commands.deployment import (
@@ -63,7 +63,7 @@ def runs(
 
 
 def _table(found: Iterable[Run]) -> Table:
-    table = Table("run", "state", "since", "progress", "loss", "cost", "version", "what")
+    table = Table(Column("run", no_wrap=True), "state", "since", "progress", "loss", "cost", "version", "what")
     for run in found:
         progress, style = run.progress, "red" if run.error is not None else "green" if run.state.is_final else ""
         cells = (

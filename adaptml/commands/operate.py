@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from adaptml.commands.deployment import (
@@ -183,7 +183,7 @@ def _selected(services: Services, topic: str | None) -> list[DeadLetter]:
 
 
 def _table(found: list[DeadLetter]) -> Table:
-    table = Table("message", "topic", "run", "deliveries", "noted", "published again", "reason")
+    table = Table("message", "topic", Column("run", no_wrap=True), "deliveries", "noted", "published again", "reason")
     for letter in found:
         cells = (
             letter.message_id, letter.topic, letter.run_id or "–", str(letter.count), f"{letter.at:%Y-%m-%d %H:%M}",

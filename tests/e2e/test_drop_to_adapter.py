@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -144,34 +147,41 @@ def test_the_adapter_loaded_by_peft_is_the_model_that_was_trained(delivered: Del
 CALLS = (
     ("runs", "--limit", "2"),
     ("watch", "desk"),
+    ("logs", "desk", "--limit", "8"),
     ("adapters", "desk"),
     ("promote", "desk", "v1"),
     ("promote", "desk"),
     ("rollback", "desk"),
     ("compare", "desk", "prod", "latest"),
+    ("chat", "desk", "prod", "--prompt", "My kettle leaks.", "--max-new-tokens", "24"),
 )
+TRANSCRIPT = paths.ROOT / "docs" / "commands_transcript.md"
+HEAD = """\
+<!-- Made by `WRITE_TRANSCRIPT=1 pytest tests/e2e/test_drop_to_adapter.py`; changes here are lost. -->
+
+# What the command says
+
+Of two drops of the same folder, 24 short support chats, trained on for six steps by the local cloud on a CPU: enough to
+show what is said, and for nothing else. What each command is: [commands.md](commands.md).
+
+"""
 
 
-def test_the_command_shows_moves_and_compares(delivered: Delivered) -> None:
-    environment = {"ADAPTML_TENANT": "acme", "COLUMNS": "118"}
-    delivered.cloud.environment |= environment
-    transcript = ""
+def test_the_command_shows_moves_compares_and_asks(delivered: Delivered) -> None:
+    """With WRITE_TRANSCRIPT=1 in the environment docs/commands_transcript.md is written anew."""
+    delivered.cloud.environment |= {"ADAPTML_TENANT": "acme", "COLUMNS": "100", MODELS_DIR: str(paths.MODELS)}
+    said = {}
     for words in CALLS:
         done = delivered.cloud.command(str(paths.ROOT / ".venv" / "bin" / "adaptml"), *words, check=False)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
-        transcript += done.stdout
-    for said in ("prod of acme/desk points at v1", "Settings: the same"):
-        assert said in transcript
-
-
-def test_the_command_asks_base_and_adapter(delivered: Delivered) -> None:
-    chat = ("chat", "desk", "v2", "--prompt", "Where is my kettle?", "--max-new-tokens", "8", "--json")
-    delivered.cloud.environment |= {"ADAPTML_TENANT": "acme", MODELS_DIR: str(paths.MODELS)}
-    done = delivered.cloud.command(str(paths.ROOT / ".venv" / "bin" / "adaptml"), *chat, check=False)
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout)
-    assert answers["prompt"] == "Where is my kettle?"
-    assert answers["base"] != answers["adapter"]
+        said[f"$ adaptml {shlex.join(words)}"] = "\n".join(line.rstrip() for line in done.stdout.splitlines())
+    *_, rolled_back, compared, answered = said.values()
+    assert "prod of acme/desk points at v1" in rolled_back
+    assert "Settings: the same" in compared
+    assert "base model" in answered
+    if os.environ.get("WRITE_TRANSCRIPT"):
+        TRANSCRIPT.write_text(HEAD + "".join(f"```\n{call}\n{text}\n```\n\n" for call, text in said.items()), "utf-8")
+    assert re.findall(r"^\$ .*$", TRANSCRIPT.read_text("utf-8"), re.M) == list(said)
 
 
 def test_the_same_drop_again_is_the_next_version_with_the_same_weights(delivered: Delivered) -> None:

@@ -53,8 +53,8 @@ def test_a_failure_says_what_to_do() -> None:
 
 def test_without_a_terminal_a_line_says_it() -> None:
     assert watch.line(finished()) == (
-        "03:04:05 SUCCEEDED  version v7 is ready step 80/80 loss 1.100; loss 2.0000 → 1.2500, perplexity 7.39 → 3.49, "
-        "token accuracy 50.0 % → 62.5 %, exact match 0.0 % → 25.0 %"
+        "03:04:05 SUCCEEDED  version v7 is ready; step 80/80, loss 1.100; loss 2.0000 → 1.2500, "
+        "perplexity 7.39 → 3.49, token accuracy 50.0 % → 62.5 %, exact match 0.0 % → 25.0 %"
     )
     training = finished().model_copy(update={"state": RunState.TRAINING, "state_reason": "training"})
-    assert watch.line(training) == "03:04:05 TRAINING   training step 80/80 loss 1.100"
+    assert watch.line(training) == "03:04:05 TRAINING   training; step 80/80, loss 1.100"
