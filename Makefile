@@ -90,6 +90,7 @@ lock: $(READY)  ## resolve the requirements anew
 	$(LOCK) --no-annotate trainer/requirements.in | grep -vE '^(torch|triton|nvidia-(cu|nc|nv)|cuda-)' > trainer/requirements.txt
 	$(LOCK) --generate-hashes dashboard/requirements.in -o dashboard/requirements.txt
 	$(LOCK) --no-annotate tests/requirements.in | grep -vE '^(torch|triton|nvidia-(cu|nc|nv)|cuda-)' > tests/requirements.txt
+	$(LOCK) --no-annotate --generate-hashes tests/terraform/checkov.in -o tests/terraform/checkov.txt
 
 # The image has Ubuntu 24.04's Python 3.12 and builds nothing: a package without a wheel fails here, not there.
 # Versions are those of trainer/requirements.txt. What is of torch and CUDA stands in a file of its own.
