@@ -1,4 +1,4 @@
-"""What schemathesis is not to try: a line break in a path. The router of functions-framework, which stands before the
+"""What schemathesis does not try: a line break in a path. The router of functions-framework, which stands before the
 API, knows no such path and says so in plain text."""
 
 from __future__ import annotations
@@ -9,5 +9,6 @@ import schemathesis
 
 
 @schemathesis.hook
-def filter_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> bool:
-    return not any("\n" in str(value) for value in (path_parameters or {}).values())
+def before_call(context: Any, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+    for name, value in (case.path_parameters or {}).items():
+        case.path_parameters[name] = str(value).replace("%0A", "-")  # it is quoted by now

@@ -33,7 +33,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 DROPS, ARTIFACTS, PROJECT = "adaptml-drops", "adaptml-artifacts", "adaptml-local"
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-STUB = f"{sys.executable} -m tests.stub_trainer"
+STUB = "tests.stub_trainer"
 
 
 @dataclass

@@ -9,13 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adaptml.planning.memory import LOGITS_AT_ONCE
 from schemas.errors import Refused, problem
 from trainer.attention import no_mask
 from trainer.packing import IGNORED, Packed
 from trainer.precision import autocast
-
-CHUNK = 1024
-"""Positions whose logits exist at a time: with a vocabulary of 256 k words, 1 GB in fp32."""
 
 
 def completion_loss(model: Any, packed: Packed, device: torch.device) -> Tensor:
@@ -76,7 +74,7 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _chunks(labels: Tensor) -> Iterator[slice]:
-    return (slice(start, start + CHUNK) for start in range(0, labels.numel(), CHUNK))
+    return (slice(start, start + LOGITS_AT_ONCE) for start in range(0, labels.numel(), LOGITS_AT_ONCE))
 
 
 def _hidden_at_labels(model: Any, packed: Packed, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ use."""
 LOGIT_BYTES = FP32_BYTES + FP32_BYTES
 """A logit in fp32, and another such tensor on the way to the logarithm of the sum."""
 LOGITS_AT_ONCE = 1024
-"""Positions whose logits exist at a time (`trainer.loss`)."""
+"""Positions whose logits `trainer.loss` has at a time: with a vocabulary of 256 k words, 1 GB in fp32."""
 
 
 class MicroBatch(NamedTuple):

@@ -31,6 +31,7 @@ from schemas import layout
 from schemas.messages import RunCommand
 from schemas.run import Run, RunError, Source
 from schemas.run_states import RunState
+from tests import forked
 from tests.apart import cloud_apart
 from tests.browser import DESKTOP, PHONE, chromium, picture, settled, tab
 from tests.cloud import DROPS, PROJECT, ROOT, STUB, TestCloud, chat_rows, eventually
@@ -71,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     except prerequisites.Missing as missing:
         pytest.fail(str(missing), pytrace=False)
     fast = {"ADAPTML_LOCAL_TICK_S": "1", "ADAPTML_SETTLE_S": "1", "ADAPTML_GPU_QUOTA": "2"}
-    with cloud_apart(home, ADAPTML_TRAINER_COMMAND=STUB, **fast) as cloud:
+    with cloud_apart(home, ADAPTML_TRAINER_COMMAND=forked.command(STUB), **fast) as cloud:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.cloud import ROOT, STUB, TestCloud
 from tests.crashing import FOLDER
 
@@ -18,7 +19,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCloud]:
     os.environ[FOLDER] = str(home / "crashes")
     started = TestCloud.start(
         home,
-        ADAPTML_TRAINER_COMMAND=STUB,
+        ADAPTML_TRAINER_COMMAND=forked.command(STUB),
         ADAPTML_FUNCTIONS_SOURCE=str(ROOT / "tests" / "crashing_functions.py"),
         ADAPTML_DATA_DEADLINE_S="6",
         ADAPTML_SETTLE_S="3",

@@ -17,6 +17,7 @@ from schemas.messages import RunReady
 from schemas.run import DeadLetter
 from schemas.run_states import RunState
 from schemas.topology import TOPOLOGY, dead_letter_topic, published_to, tenant_topic
+from tests import forked
 from tests.apart import cloud_apart
 from tests.cloud import ARTIFACTS, PROJECT, STUB, TestCloud, chat_rows, eventually, manifest
 
@@ -29,7 +30,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCloud]:
     """Pub/Sub gives up after five deliveries, the fewest that it knows."""
     with cloud_apart(
         tmp_path_factory.mktemp("undelivered"),
-        ADAPTML_TRAINER_COMMAND=STUB,
+        ADAPTML_TRAINER_COMMAND=forked.command(STUB),
         ADAPTML_LOCAL_DELIVERY_ATTEMPTS="5",
         ADAPTML_STUCK_AFTER_S="5",
         ADAPTML_LOCAL_TICK_S="1",

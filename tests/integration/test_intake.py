@@ -100,10 +100,10 @@ def test_an_event_delivered_twice_is_one_run_and_one_training(cloud: TestCloud) 
 
 
 def test_a_new_manifest_is_a_new_run_and_the_next_version(cloud: TestCloud) -> None:
-    cloud.put("acme/again/train.jsonl", chat_rows(12))
+    cloud.put("acme/next-version/train.jsonl", chat_rows(12))
     for version in (1, 2):
-        generation = cloud.put("acme/again/manifest.yaml", manifest(labels={"version": str(version)}))
-        run = cloud.wait(cloud.run_id("acme", "again", generation), S.SUCCEEDED)
+        generation = cloud.put("acme/next-version/manifest.yaml", manifest(labels={"version": str(version)}))
+        run = cloud.wait(cloud.run_id("acme", "next-version", generation), S.SUCCEEDED)
         assert run.artifacts is not None
         assert run.artifacts.version == version
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from schemas import layout
 from schemas.run import Run
 from schemas.run_states import RunState
-from tests import tiny_model
+from tests import forked, tiny_model
 from tests.apart import cloud_apart
 from tests.cloud import TestCloud, chat_rows, eventually, manifest
 from tests.interrupted_trainer import TINY_MODELS_DIR
@@ -29,7 +28,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCloud]:
     home = tmp_path_factory.mktemp("interrupted")
     with cloud_apart(
         home,
-        ADAPTML_TRAINER_COMMAND=f"{sys.executable} -m tests.interrupted_trainer",
+        ADAPTML_TRAINER_COMMAND=forked.command("tests.interrupted_trainer", OMP_NUM_THREADS="1"),
         ADAPTML_CHECKPOINT_EVERY_S="0",
         ADAPTML_GPU_QUOTA="2",
         ADAPTML_LOCAL_TICK_S="1",

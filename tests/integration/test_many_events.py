@@ -18,6 +18,7 @@ from google.cloud.firestore_v1.base_query import FieldFilter
 from local.wiring import STORAGE_TOPIC
 from schemas.run import Run
 from schemas.run_states import RunState
+from tests import forked
 from tests.apart import cloud_apart
 from tests.cloud import DROPS, PROJECT, STUB, TestCloud, chat_rows, eventually, manifest
 
@@ -32,7 +33,9 @@ SEED = int(os.environ.get("SOAK_SEED", "1"))
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCloud]:
     """One in which data has time to arrive: copying many drops in random order takes a while."""
-    with cloud_apart(tmp_path_factory.mktemp("many"), ADAPTML_TRAINER_COMMAND=STUB, ADAPTML_GPU_QUOTA="4") as started:
+    with cloud_apart(
+        tmp_path_factory.mktemp("many"), ADAPTML_TRAINER_COMMAND=forked.command(STUB), ADAPTML_GPU_QUOTA="4"
+    ) as started:
         yield started
 
 

@@ -18,12 +18,12 @@ from schemas import layout
 from schemas.adapter import Adapter, AdapterState, Move
 from schemas.run import Run
 from schemas.run_states import RunState
+from tests import forked
 from tests.apart import cloud_apart
 from tests.cloud import ARTIFACTS, PROJECT, TestCloud, chat_rows, eventually, manifest
 
 S = RunState
 SWEEP_S = 7
-TRAINER = f"{sys.executable} -m tests.recorded_trainer"
 Documents = dict[str, dict[str, Any]]
 
 
@@ -31,7 +31,7 @@ Documents = dict[str, dict[str, Any]]
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCloud]:
     with cloud_apart(
         tmp_path_factory.mktemp("lost"),
-        ADAPTML_TRAINER_COMMAND=TRAINER,
+        ADAPTML_TRAINER_COMMAND=forked.command("tests.recorded_trainer"),
         ADAPTML_SETTLE_S="1",
         ADAPTML_STUCK_AFTER_S="5",
         ADAPTML_LOCAL_TICK_S="1",

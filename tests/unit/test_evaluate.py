@@ -79,7 +79,7 @@ def test_exact_match_is_what_generation_gives(model: Any) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 5, 1000])
 def test_loss_and_accuracy_are_those_of_all_logits(model: Any, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "CHUNK", chunk)
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", chunk)
     examples = [answered([5, 6, 7], [8, 9]), answered([11], [12, 13, 14, 15], 2), Tokens([4, 5, 6], [4, 5, 6])]
     total, right, count = 0.0, 0, 0
     for example in examples:

@@ -85,7 +85,7 @@ def test_the_loss_is_the_mean_over_the_trained_tokens_that_transformers_computes
 def test_gradients_are_those_of_all_logits_and_no_logits_are_kept(
     model: torch.nn.Module, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_module, "CHUNK", chunk)
+    monkeypatch.setattr(loss_module, "LOGITS_AT_ONCE", chunk)
     one = example(23, masked=9)
     model.zero_grad()
     kept: list[torch.Size] = []
