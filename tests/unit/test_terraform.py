@@ -50,6 +50,17 @@ def test_its_own_tests_pass() -> None:
     assert summary["test_summary"]["passed"] == 11
 
 
+def test_what_is_locked_is_the_provider_that_it_is_checked_against() -> None:
+    locked = (TERRAFORM / ".terraform.lock.hcl").read_text("utf-8")
+    assert re.findall(r'^provider "(.+)" {$', locked, re.M) == [ADDRESS]
+    [version] = re.findall(r'^  version     = "(.+)"$', locked, re.M)
+    assert f"(provider {version})" in json.loads(SCHEMA.read_text("utf-8"))["made_by"]
+    packages = re.findall(r'"zh:([0-9a-f]{64})"', locked)
+    assert len(packages) == len(set(packages)) == 12
+    for configuration in (locked, (TERRAFORM / "versions.tf").read_text("utf-8")):
+        assert '"~> 6.50"' in configuration
+
+
 def test_the_schema_holds_what_is_used() -> None:
     provider = json.loads(SCHEMA.read_text("utf-8"))["provider_schemas"][ADDRESS]
     resources, data = used_types(TERRAFORM)
