@@ -137,7 +137,7 @@ def command(module: str, **environment: str) -> str:
     tethered = [sys.executable, "-S", str(root / "local" / "tether.py"), str(os.getpid())]
     subprocess.Popen(
         [*tethered, sys.executable, "-m", "tests.forked", address, module],
-        cwd=root, env=os.environ | environment, stdin=subprocess.DEVNULL,
+        cwd=root, env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     return f"{sys.executable} -S -E {__file__} {address}"
 

@@ -157,7 +157,7 @@ def test_an_upload_becomes_a_run_that_is_watched_to_its_version(site: Site) -> N
     expect(page.get_by_test_id("way").locator("li").first).to_contain_text("SUCCEEDED")
     expect(page.locator("[data-testid=stVegaLiteChart]").first).to_be_visible()
     page.get_by_text("Log", exact=True).click()
-    expect(page.get_by_test_id("log")).to_contain_text(f"run {run_id} is SUCCEEDED")
+    expect(page.get_by_test_id("log")).to_contain_text(f"run {run_id} is EVALUATING")
     expect(page.get_by_test_id("log")).to_contain_text("intake")
     picture(page, "run")
     run = site.cloud.services.runs.get(run_id)
