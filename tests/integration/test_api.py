@@ -127,7 +127,7 @@ def test_a_tenant_sees_nothing_of_another(cloud: TestCloud, api: Api, other: Api
 
 def test_a_run_that_was_cancelled_is_taken_up_again_once(cloud: TestCloud, api: Api) -> None:
     cloud.put("acme/api/train.jsonl", chat_rows(12))
-    run = asked(api, "again", training={"max_steps": 900})
+    run = asked(api, "again", labels={"steps": "400", "pause": "0.1"})
     cloud.wait(run["id"], S.TRAINING)
     assert api.post(f"/v1/runs/{run['id']}/cancel").status_code == 200
     assert cloud.wait(run["id"], S.CANCELLED).state is S.CANCELLED
