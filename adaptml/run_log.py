@@ -19,6 +19,7 @@ LOG_VIEW = "ADAPTML_LOG_VIEW"
 CLOUD_LOGGING = "https://logging.googleapis.com/v2/entries:list"
 ENTRIES_AT_ONCE = 1000
 READ_WITHIN_S = 30.0
+_MAY_READ = "; it takes roles/logging.viewer on the project, or roles/logging.viewAccessor on the view"
 
 
 class Unread(Exception):  # noqa: N818 - says what happened
@@ -105,7 +106,8 @@ def _of_cloud_logging(project: str, run: Run, at_most: int) -> Iterator[Line]:
             except (RequestException, ValueError) as error:
                 raise Unread(f"Cloud Logging did not answer as it should: {type(error).__name__}") from error
             if answer.status_code != 200:
-                raise Unread(f"Cloud Logging: {printable(str(said.get('error', {}).get('message', said)), 400)}")
+                why = printable(str(said.get("error", {}).get("message", said)), 400)
+                raise Unread(f"Cloud Logging: {why}{_MAY_READ if answer.status_code == 403 else ''}")
             entries = said.get("entries", [])
             yield from map(of_entry, entries[:left])
             left, token = left - len(entries), said.get("nextPageToken", "")
