@@ -108,7 +108,10 @@ def test_who_may_read_a_view_alone_asks_for_that(cloud_logging: CloudLogging, mo
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        ((403, {"error": {"message": "Permission denied\nfor all views"}}), "Permission denied�for all views; it takes roles/logging.viewer"),
+        (
+            (403, {"error": {"message": "Permission denied\nfor all views"}}),
+            "denied�for all views; it takes roles/logging.viewer",
+        ),
         ((502, "<html>"), "did not answer as it should"),
         ((200, "cut off"), "did not answer as it should"),
     ],
