@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
 
+from adaptml.dataset.depth import MAX_DEPTH, is_deep
 from adaptml.dataset.names import name_or
 from schemas.errors import Problem, problem
 from schemas.text import escape
-
-MAX_DEPTH = 100
-"""Levels of objects and lists within a row."""
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_OPENING, _BRACKETS = tuple(b"[{"), tuple(b"[]{}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +30,6 @@ class Row:
     """The bytes of a row that has no value."""
     size: int = 0
     """Bytes that it was read from, about."""
-
-
-def is_deep(raw: bytes) -> bool:
-    """True for JSON of more than MAX_DEPTH levels, broken or not.
-
-    Without a limit of our own, it would be the stack of the thread that says what can be read.
-    """
-    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
-        return False
-    signs = np.frombuffer(_TEXT.sub(b"", raw), np.uint8)
-    brackets = signs[np.isin(signs, _BRACKETS)]
-    depths = np.where(np.isin(brackets, _OPENING), 1, -1).cumsum()
-    return bool(depths.max(initial=0) > MAX_DEPTH)
 
 
 def decode_row(raw: bytes, file: str, line: int) -> Row:

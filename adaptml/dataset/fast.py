@@ -20,7 +20,7 @@ import numpy as np
 
 from adaptml.dataset import rules
 from adaptml.dataset.chunk import MAX_LINE_BYTES, Chunk, Offsets
-from adaptml.dataset.decode import MAX_DEPTH, is_deep
+from adaptml.dataset.depth import MAX_DEPTH, is_deep
 from adaptml.dataset.fingerprints import PRINT, Prints, conversation_fingerprint, seed_of, text_fingerprint
 from adaptml.dataset.scan import ESCAPED_ASCII, compiled, scanner
 from adaptml.dataset.shapes import ROLES, SHAPES, SHAREGPT_ROLES, Place, rivals

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from adaptml.dataset.decode import is_deep
+from adaptml.dataset.depth import is_deep
 from adaptml.dataset.names import column_names, name_or
 from schemas.text import escape
 

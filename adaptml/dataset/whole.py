@@ -48,7 +48,8 @@ class Fingerprints:
         if file not in self.files:
             self.files.append(file)
         prints["file"], prints["role"] = self.files.index(file), ROLES.index(role)
-        prints = prints[prints["row"] & np.uint64(self._mask) == 0]
+        if self._mask:
+            prints = prints[prints["row"] & np.uint64(self._mask) == 0]
         self._parts.append(prints)
         self._count += len(prints)
         while self._count > self._kept and self._mask < 2**64 - 1:

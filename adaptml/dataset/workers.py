@@ -23,6 +23,9 @@ WORTH_IT = 64 * 1024 * 1024
 """Bytes of data from which on the start of processes is won back."""
 PROCESSES = 2
 """At most: each takes some 60 MB."""
+TURN_S = 0.0005
+"""How long a thread may compute while others wait for their turn: with Python's 5 ms, longer than a chunk takes, a
+process would wait for its next one."""
 PIPE_BYTES = 1024 * 1024
 """As much as Linux allows without privileges: the fewer times two processes wait for each other, the better."""
 
@@ -160,6 +163,8 @@ class Workers:
 
     def __enter__(self) -> Workers:
         self._processes = [_Process() for _ in range(self._count)]
+        if self._processes:
+            sys.setswitchinterval(TURN_S)  # for good: another check may be under way when this one ends
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:

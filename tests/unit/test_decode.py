@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptml.dataset.decode import MAX_DEPTH, Row, decode_row
+from adaptml.dataset.decode import Row, decode_row
+from adaptml.dataset.depth import MAX_DEPTH
 from adaptml.dataset.read import row_of_line
 from tests.unit.rows import place
 

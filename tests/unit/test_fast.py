@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from adaptml.dataset import examine
 from adaptml.dataset.check import DataSource
 from adaptml.dataset.chunk import Chunk
-from adaptml.dataset.decode import MAX_DEPTH
+from adaptml.dataset.depth import MAX_DEPTH
 from adaptml.dataset.examine import Examined, Examiner
 from adaptml.dataset.fast import UNKNOWN, FastPath, Setup
 from adaptml.dataset.fingerprints import PRINT, Prints
