@@ -124,7 +124,7 @@ class FastPath:
         for first in range(0, len(chunk), _PIECE):
             piece = slice(first, first + _PIECE)
             found += self._way.prints(self._usual_rows(chunk.data, chunk.starts[piece], chunk.ends[piece]))
-        columns, prints = np.array(found, _FOUND), np.zeros(len(found), PRINT)
+        columns, prints = np.fromiter(found, _FOUND, len(found)), np.zeros(len(found), PRINT)
         for name in _FOUND.names or ():
             prints[name] = columns[name]
         suspicious = self._scanner.suspicious(chunk.data, blanks=bool(self._way.turns))
@@ -198,17 +198,16 @@ def _deep_lines(chunk: Chunk) -> list[int]:
     return [i for i in np.flatnonzero(counts > MAX_DEPTH).tolist() if is_deep(chunk.line(i))]
 
 
-def _structural_quotes(lines: bytes) -> int:
+def _structural_quotes(lines: bytes | memoryview) -> int:
     """Quotes that begin or end a text: those that do not follow an odd number of backslashes."""
     text = np.frombuffer(lines, np.uint8)
-    quotes = int(np.count_nonzero(text == _QUOTE))
-    backslashes = np.flatnonzero(text[:-1] == _BACKSLASH)
-    if not len(backslashes):
-        return quotes
-    lasts = np.flatnonzero(np.append(np.diff(backslashes) != 1, True))
-    runs = np.diff(lasts, prepend=-1)
-    escaped = (text[backslashes[lasts] + 1] == _QUOTE) & (runs % 2 == 1)
-    return quotes - int(np.count_nonzero(escaped))
+    quotes, backslashes = text == _QUOTE, text == _BACKSLASH
+    escaped = quotes[1:] & backslashes[:-1]
+    if (escaped[1:] & backslashes[:-2]).any():
+        places = np.flatnonzero(backslashes[:-1])
+        lasts = np.flatnonzero(np.append(np.diff(places) != 1, True))
+        escaped = quotes[places[lasts] + 1] & (np.diff(lasts, prepend=-1) % 2 == 1)
+    return int(np.count_nonzero(quotes)) - int(np.count_nonzero(escaped))
 
 
 # Fingerprints

@@ -155,12 +155,14 @@ _PATTERNS = (
     ),
 )
 
-_BLANK = (
-    rb'[^\\]"(?:[ \t]|\\[tnrfv]|\\u(?:00[01189aA][0-9a-fA-F]|1680|20[0-9a-fA-F]{2}|3000)'
-    rb"|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)*\""
+_SPACE = (
+    rb"(?:[ \t]|\\[tnrfv]|\\u(?:00[01189aA][0-9a-fA-F]|1680|20[0-9a-fA-F]{2}|3000)"
+    rb"|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)"
 )
-"""A JSON text of white space only, as `str.isspace` understands it, or of nothing; and what stands before it, since
-an escaped quote at the end of a text opens none."""
+"""White space in a JSON text, as `str.isspace` understands it."""
+_EMPTY, _BEGINS_BLANK = rb'[^\\]""', rb'[^\\]"' + _SPACE
+"""With what stands before them, since an escaped quote at the end of a text opens none."""
+_REST_IS_BLANK = re.compile(_SPACE + rb'*+"')
 ESCAPED_ASCII = rb"\\u00[2-7]"
 """A printable sign written as an escape could hide any pattern; no encoder writes it without need."""
 
@@ -189,7 +191,7 @@ class Scanner:
 
     @cached_property
     def _sieve_with_blanks(self) -> Sieve:
-        return Sieve([*self._sieves, _BLANK])
+        return Sieve([*self._sieves, _EMPTY], _BEGINS_BLANK, _REST_IS_BLANK)
 
     def suspicious(self, json_lines: bytes, *, blanks: bool) -> list[int]:
         """Offsets in JSON text where something may have to be said; nothing has to be said of what lies elsewhere.
@@ -217,18 +219,25 @@ class Scanner:
 
 
 class Sieve:
-    """Finds out quickly where one of many patterns may match."""
+    """Finds out quickly where one of many patterns may match, or one that goes on with what `rest` matches.
 
-    def __init__(self, patterns: list[bytes]) -> None:
+    Looking for what few texts begin with costs nothing beside the patterns; for all of it, half as much again.
+    """
+
+    def __init__(self, patterns: list[bytes], beginning: bytes | None = None, rest: re.Pattern[bytes] | None = None):
+        expressions = [*patterns, *([beginning] if beginning is not None else [])]
+        self._beginning, self._rest = len(patterns), rest
         self._database = hyperscan.Database()
-        self._database.compile(expressions=patterns, ids=range(len(patterns)), flags=[0] * len(patterns))
+        self._database.compile(expressions=expressions, ids=range(len(expressions)), flags=[0] * len(expressions))
 
     def offsets(self, content: bytes) -> list[int]:
         """The last byte of each match."""
         ends: list[int] = []
+        beginning, rest = self._beginning, self._rest
 
-        def note(_pattern: int, _start: int, end: int, _flags: int, _context: object) -> None:
-            ends.append(end - 1)
+        def note(pattern: int, _start: int, end: int, _flags: int, _context: object) -> None:
+            if pattern != beginning or rest is None or rest.match(content, end):
+                ends.append(end - 1)
 
         # What a scan works in cannot be shared by two.
         self._database.scan(content, match_event_handler=note, scratch=hyperscan.Scratch(self._database))
