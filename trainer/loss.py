@@ -58,10 +58,10 @@ class _HeadLoss(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device)
         gradient = torch.empty_like(hidden)
         for at in _chunks(labels):
-            logits = torch.nn.functional.linear(hidden[at], head).float()
-            logits -= logits.logsumexp(-1, keepdim=True)
-            total -= logits.gather(-1, labels[at, None]).sum()
-            softmax = logits.exp_()
+            logits = torch.nn.functional.linear(hidden[at], head)
+            logarithms = logits.log_softmax(-1, dtype=torch.float32)
+            total -= logarithms.gather(-1, labels[at, None]).sum()
+            softmax = logarithms.exp_()
             softmax.scatter_add_(-1, labels[at, None], -torch.ones_like(softmax[:, :1]))
             gradient[at] = softmax.to(head.dtype) @ head
         ctx.save_for_backward(gradient)

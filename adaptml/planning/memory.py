@@ -24,8 +24,8 @@ CUDA_CONTEXT_BYTES = Span(0.4e9, 0.8e9, 1.2e9)
 ACTIVATION_SHARE = Span(0.9, 1.0, 1.2)
 """Of what is counted: less where rows stay short of full; more for blocks that PyTorch's allocator holds but cannot
 use."""
-LOGIT_BYTES = FP32_BYTES + FP32_BYTES
-"""A logit in fp32, and another such tensor on the way to the logarithm of the sum."""
+LOGIT_BYTES = FP32_BYTES + BF16_BYTES + BF16_BYTES
+"""The logarithm of a word's probability in fp32, beside the logit before it and the probability after it in bf16."""
 LOGITS_AT_ONCE = 1024
 """Positions whose logits `trainer.loss` has at a time: with a vocabulary of 256 k words, 1 GB in fp32."""
 
