@@ -18,6 +18,8 @@ from google.cloud import pubsub_v1, storage
 
 from benchmarks.figure import show
 from schemas.run_states import RunState
+from tests import forked
+from tests.apart import cloud_apart
 from tests.cloud import DROPS, PROJECT, STUB, TestCloud, chat_rows, eventually, manifest
 
 
@@ -26,14 +28,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dispatch_latency", description=__doc__)
     parser.add_argument("--drops", type=int, default=15, help="how many (default: %(default)s)")
     drops = parser.parse_args().drops
-    with tempfile.TemporaryDirectory() as scratch:
-        cloud = TestCloud.start(Path(scratch), ADAPTML_TRAINER_COMMAND=STUB)
-        try:
-            floor = statistics.median(_message_s(drops))
-            _drop(cloud, Path(scratch), 0)  # the first one warms up functions and connections
-            measured = [_drop(cloud, Path(scratch), number) for number in range(1, drops + 1)]
-        finally:
-            cloud.stop()
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        cloud_apart(Path(scratch), ADAPTML_TRAINER_COMMAND=forked.command(STUB)) as cloud,
+    ):
+        floor = statistics.median(_message_s(drops))
+        _drop(cloud, Path(scratch), 0)  # the first one warms up functions and connections
+        measured = [_drop(cloud, Path(scratch), number) for number in range(1, drops + 1)]
     peer = "one message through the Pub/Sub emulator, median"
     show("manifest stored to trainer process, median", statistics.median(m[0] for m in measured), floor, peer, "s")
     show("end of gsutil cp to trainer process, median", statistics.median(m[1] for m in measured), floor, peer, "s")
@@ -51,6 +52,8 @@ def _drop(cloud: TestCloud, scratch: Path, number: int) -> tuple[float, float]:
     blob = storage.Client(project=PROJECT).bucket(DROPS).get_blob(f"bench/{folder.name}/manifest.yaml")
     run_id = cloud.run_id("bench", folder.name, int(blob.generation))
     run = cloud.wait(run_id, RunState.SUCCEEDED)
+    if run.state is not RunState.SUCCEEDED:
+        raise RuntimeError(f"{run_id} is {run.state}: {run.error}")
     started = eventually(lambda: cloud.services.jobs.look_up(run.execution or "").started_at)
     return started.timestamp() - blob.time_created.timestamp(), started.timestamp() - copied
 

@@ -22,7 +22,7 @@ from benchmarks.training import DATA
 from local.paths import ROOT
 from schemas.run import Run
 from schemas.run_states import RunState
-from tests.cloud import TestCloud, manifest
+from tests.cloud import TestCloud, eventually, manifest
 
 PHASES = {
     "imports, and taking the run": "owning ",
@@ -78,10 +78,13 @@ def _phases(cloud: TestCloud, run: Run) -> dict[str, float]:
     """Seconds of each phase."""
     if run.state is not RunState.SUCCEEDED or run.execution is None:
         raise RuntimeError(f"{run.run_id} is {run.state}: {run.error}")
-    began = cloud.services.jobs.look_up(run.execution).started_at
+    execution = run.execution
+    # The trainer has its last word after the run has succeeded.
+    eventually(lambda: cloud.services.jobs.look_up(execution).state.has_ended, within_s=60)
+    began = cloud.services.jobs.look_up(execution).started_at
     if began is None:
-        raise RuntimeError(f"{run.execution} never started")
-    log = cloud.home / "logs" / "executions" / f"{run.execution.rpartition('/')[2]}.log"
+        raise RuntimeError(f"{execution} never started")
+    log = cloud.home / "logs" / "executions" / f"{execution.rpartition('/')[2]}.log"
     entries = [json.loads(line) for line in log.read_text("utf-8").splitlines() if line.startswith("{")]
     phases, before = {}, began.timestamp()
     for name, text in PHASES.items():
