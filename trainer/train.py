@@ -15,6 +15,7 @@ import torch
 from transformers import get_scheduler
 
 from adaptml import tracing
+from adaptml.figures import shown
 from adaptml.planning.estimate import batch_size
 from schemas.catalogue import CATALOGUE
 from schemas.run import Progress
@@ -220,4 +221,5 @@ def _train(attempt: Attempt, phase: Callable[[str], None]) -> None:
     artifacts.describe(folder, attempt.run, row, metrics, samples, delivered, seconds=seconds)
     log.info("files are written")
     attempt.commit(folder, artifacts.checksums(folder), metrics)
-    log.info("held-out loss %s before, %s after", metrics.eval_loss_before, metrics.eval_loss_after)
+    losses = (shown(loss, "{:.4f}") for loss in (metrics.eval_loss_before, metrics.eval_loss_after))
+    log.info("held-out loss %s before, %s after", *losses)

@@ -127,9 +127,9 @@ def _document(found: Shown) -> dict[str, Any]:
 
 
 def _versions(found: Shown) -> RenderableType:
-    table = Table(
-        "version", "aliases", "made", "base model", "examples", "held-out loss", "gate", Column("run", no_wrap=True)
-    )
+    made, run = Column("made", no_wrap=True), Column("run", no_wrap=True)
+    base_model = Column("base model", overflow="fold")
+    table = Table("version", "aliases", made, base_model, "examples", "held-out loss", "gate", run)
     by_version: dict[int, list[str]] = {}
     for alias, version in found.aliases.items():
         by_version.setdefault(version, []).append(alias)
@@ -144,7 +144,7 @@ def _cells(one: Numbered, aliases: Sequence[str]) -> list[Text]:
     cells = [
         f"v{version.version}",
         ", ".join(aliases),
-        f"{version.claimed_at:%Y-%m-%d %H:%M}",
+        f"{version.claimed_at:%Y-%m-%d}",
         run.manifest.base_model if run is not None and run.manifest is not None else "–",
         f"{run.dataset.train_examples:,}" if run is not None else "–",
         shown(run.metrics.eval_loss_after, "{:.4f}") if run is not None else "–",
