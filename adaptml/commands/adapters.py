@@ -128,8 +128,8 @@ def _document(found: Shown) -> dict[str, Any]:
 
 def _versions(found: Shown) -> RenderableType:
     made, run = Column("made", no_wrap=True), Column("run", no_wrap=True)
-    base_model = Column("base model", overflow="fold")
-    table = Table("version", "aliases", made, base_model, "examples", "held-out loss", "gate", run)
+    gate = Column("gate", min_width=8)
+    table = Table("version", "aliases", made, "base model", "examples", "eval loss", gate, run)
     by_version: dict[int, list[str]] = {}
     for alias, version in found.aliases.items():
         by_version.setdefault(version, []).append(alias)
@@ -145,7 +145,7 @@ def _cells(one: Numbered, aliases: Sequence[str]) -> list[Text]:
         f"v{version.version}",
         ", ".join(aliases),
         f"{version.claimed_at:%Y-%m-%d}",
-        run.manifest.base_model if run is not None and run.manifest is not None else "–",
+        run.manifest.base_model.rpartition("/")[2] if run is not None and run.manifest is not None else "–",
         f"{run.dataset.train_examples:,}" if run is not None else "–",
         shown(run.metrics.eval_loss_after, "{:.4f}") if run is not None else "–",
         gate if one.is_readable else "not published yet",
