@@ -127,9 +127,9 @@ def _document(found: Shown) -> dict[str, Any]:
 
 
 def _versions(found: Shown) -> RenderableType:
-    made, run = Column("made", no_wrap=True), Column("run", no_wrap=True)
-    gate = Column("gate", min_width=8)
-    table = Table("version", "aliases", made, "base model", "examples", "eval loss", gate, run)
+    fixed = {name: Column(name, no_wrap=True) for name in ("made", "examples", "eval\nloss", "run")}
+    heads = ("version", "aliases", "made", "base model", "examples", "eval\nloss", "gate", "run")
+    table = Table(*(fixed.get(head, head) for head in heads))
     by_version: dict[int, list[str]] = {}
     for alias, version in found.aliases.items():
         by_version.setdefault(version, []).append(alias)
