@@ -11,7 +11,6 @@ at its best where bf16 is native: packed, without gradient checkpointing; and so
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
@@ -49,19 +48,6 @@ def manifest(steps: int, *, method: str, **training: Any) -> dict[str, Any]:
         "dataset": {"train": ["train.jsonl"]},
         "training": {"max_steps": steps, "batch_size": PER_STEP, "seed": SEED, "max_seq_length": 2048} | training,
     }
-
-
-@contextlib.contextmanager
-def in_fp32() -> Iterator[None]:
-    """Ours as on a CPU without bf16."""
-    import torch
-
-    from trainer import precision
-
-    precision.compute_dtype.cache_clear()
-    with patch.object(torch.cpu, "get_capabilities", dict):
-        yield
-    precision.compute_dtype.cache_clear()
 
 
 def ours(steps: int, *, nf4: bool = False, **training: Any) -> tuple[list[float], float, list[Any]]:
@@ -180,6 +166,8 @@ def _batches(steps: int) -> list[Any]:
 
 def parity(steps: int) -> int:
     """Both losses in fp32. Returns the exit status: 1 where a step differs by more than 1e-3."""
+    from tests.fp32 import in_fp32
+
     with in_fp32():
         mine, _, batches = ours(steps, packing=False)
     theirs, _ = trl(batches, fp32=True, gradient_checkpointing=False)
