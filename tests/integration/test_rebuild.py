@@ -82,7 +82,9 @@ def _aliases(cloud: TestCloud, moved: int) -> tuple[Adapter, list[Move]] | None:
     """The adapter `done`, once its aliases were moved so often and the bucket knows of it, too."""
     shown = adapters.show(cloud.services, "acme", "done")
     told = AdapterState.model_validate_json(cloud.read(layout.aliases_object("acme", "done"), ARTIFACTS) or "")
-    return (shown.adapter, shown.moves) if len(shown.moves) == len(told.moves) == moved else None
+    # The adapter and its moves are read one after the other: a move may have come between.
+    counts = {shown.adapter.alias_revision, len(shown.moves), len(told.moves)}
+    return (shown.adapter, shown.moves) if counts == {moved} else None
 
 
 def settled(cloud: TestCloud, run_id: str) -> Run:
