@@ -16,5 +16,7 @@ def in_fp32() -> Iterator[None]:
     """As on a CPU without bf16."""
     compute_dtype.cache_clear()
     with patch.object(torch.cpu, "get_capabilities", dict):
-        yield
-    compute_dtype.cache_clear()
+        try:
+            yield
+        finally:
+            compute_dtype.cache_clear()

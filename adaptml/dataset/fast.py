@@ -198,7 +198,7 @@ def _deep_lines(chunk: Chunk) -> list[int]:
     return [i for i in np.flatnonzero(counts > MAX_DEPTH).tolist() if is_deep(chunk.line(i))]
 
 
-def _structural_quotes(lines: bytes | memoryview) -> int:
+def _structural_quotes(lines: bytes) -> int:
     """Quotes that begin or end a text: those that do not follow an odd number of backslashes."""
     text = np.frombuffer(lines, np.uint8)
     quotes, backslashes = text == _QUOTE, text == _BACKSLASH
