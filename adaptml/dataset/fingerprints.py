@@ -17,11 +17,12 @@ PRINT = np.dtype(
 Prints = NDArray[np.void]
 """Records of type PRINT."""
 
-_digest = xxhash.xxh3_64_intdigest
+_digest = xxhash.xxh64_intdigest
+"""`_certify.c` has the same."""
 
 
 def seed_of(roles: Sequence[str]) -> int:
-    """What a fingerprint starts from, so that the same texts in other roles are another example.
+    """What a fingerprint is mixed with, so that the same texts in other roles are another example.
 
     A role is marked where the turn is not learned, and tools stand before them, which the fast way never sees.
     """
@@ -40,10 +41,10 @@ def fingerprint(example: Example) -> tuple[int, int, int]:
 
 def text_fingerprint(text: str) -> tuple[int, int, int]:
     """Of a plain text, which has no answer."""
-    return _digest(text.encode("utf-8", "replace"), _TEXT_SEED), 0, len(text)
+    return _digest(text.encode("utf-8", "replace")) ^ TEXT_SEED, 0, len(text)
 
 
-_TEXT_SEED = seed_of(["text"])
+TEXT_SEED = seed_of(["text"])
 
 
 def conversation_fingerprint(seed: int, contents: list[str]) -> tuple[int, int, int]:
@@ -53,4 +54,4 @@ def conversation_fingerprint(seed: int, contents: list[str]) -> tuple[int, int, 
         body, answer = joined.encode(), contents[-1].encode()
     except UnicodeEncodeError:
         body, answer = joined.encode("utf-8", "replace"), contents[-1].encode("utf-8", "replace")
-    return _digest(body, seed), _digest(answer), len(joined) - len(contents) + 1
+    return _digest(body) ^ seed, _digest(answer), len(joined) - len(contents) + 1

@@ -18,15 +18,17 @@ from unittest import mock
 
 import numpy as np
 
+from adaptml.dataset import native
 from adaptml.dataset.check import DataSource, check_rows, conclude
 from adaptml.dataset.chunk import Chunk
 from adaptml.dataset.examine import example_of_line
-from adaptml.dataset.fast import UNKNOWN, FastPath
+from adaptml.dataset.fast import FastPath
 from adaptml.dataset.fingerprints import PRINT, Prints
 from adaptml.dataset.report import Report
 from adaptml.dataset.sample import Sampled
 from adaptml.dataset.shapes import Example
 from adaptml.dataset.terms import Terms
+from adaptml.dataset.usual import UNKNOWN
 from schemas.errors import Refused
 from schemas.manifest_reading import declared_name, parse_inline, parse_manifest
 from tests.unit.rows import CONTROL, TERMS, Drip, chunks_of, dataset, source
@@ -87,15 +89,17 @@ def differential(data: bytes) -> None:
     sources.append(source(lines[: len(lines) // 2], "half.jsonl", "validation"))
     with chunks_of(size) if size else contextlib.nullcontext():
         quick = check_rows(sources, dataset(sources), terms)
+        with mock.patch.object(native, "certify", None):
+            in_python = check_rows(sources, dataset(sources), terms)
         with mock.patch.object(FastPath, "certify", _unknown):
             thorough = check_rows(sources, dataset(sources), terms)
-    assert _said(quick, terms) == _said(thorough, terms)
+    assert _said(quick, terms) == _said(in_python, terms) == _said(thorough, terms)
 
 
 def _unknown(_: FastPath, chunk: Chunk) -> Prints:
     """Has every line examined."""
     prints = np.zeros(len(chunk), PRINT)
-    prints["characters"] = UNKNOWN[2]
+    prints["characters"] = UNKNOWN
     return prints
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from functions.build import build
+from functions.build import COMPILED, build, compiled, main
 from schemas.topology import TOPOLOGY
 from tests.cloud import DROPS, TestCloud, eventually
 
@@ -99,12 +99,35 @@ def test_the_api_answers_from_the_archive_alone(cloud: TestCloud, unpacked: tupl
         assert requests.get(f"{url}static-offline-docs/swagger-ui.css", timeout=60).ok
 
 
+@pytest.mark.skipif(compiled() is None, reason="it cannot be compiled here")
+def test_the_archive_has_what_is_in_c_and_it_runs(unpacked: tuple[Path, Path]) -> None:
+    source, python = unpacked
+    assert (source / COMPILED).exists()
+    says = "from adaptml.dataset import native; print(native.certify is not None)"
+    ran = subprocess.run([python, "-c", says], cwd=source, capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "True\n"
+
+
 def test_the_functions_carry_no_torch(unpacked: tuple[Path, Path]) -> None:
     _, python = unpacked
     listed = subprocess.run(
         [python, "-m", "pip", "list"], capture_output=True, text=True, check=True, timeout=60
     ).stdout
     assert not {"torch", "transformers", "rich"} & {line.split()[0] for line in listed.lower().splitlines()}
+
+
+def test_without_a_compiler_the_archive_lacks_only_what_is_in_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def names(file: Path) -> set[str]:
+        assert main([str(file)]) == 0
+        with zipfile.ZipFile(file) as archive:
+            return set(archive.namelist())
+
+    usual = names(tmp_path / "a.zip")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert names(tmp_path / "b.zip") == usual - {COMPILED}
+    assert "apt-get install -y gcc python3-dev" in capsys.readouterr().out
 
 
 def test_the_archive_is_reproducible(tmp_path: Path) -> None:

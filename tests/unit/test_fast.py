@@ -12,16 +12,17 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from adaptml.dataset import examine
+from adaptml.dataset import examine, native
 from adaptml.dataset.check import DataSource
 from adaptml.dataset.chunk import Chunk
 from adaptml.dataset.depth import MAX_DEPTH
 from adaptml.dataset.examine import Examined, Examiner
-from adaptml.dataset.fast import UNKNOWN, FastPath, Setup
+from adaptml.dataset.fast import FastPath
 from adaptml.dataset.fingerprints import PRINT, Prints
 from adaptml.dataset.report import Report
 from adaptml.dataset.shapes import SHAPES
 from adaptml.dataset.terms import Terms
+from adaptml.dataset.usual import UNKNOWN, Setup
 from tests.unit.rows import (
     CONTROL,
     TERMS,
@@ -37,6 +38,17 @@ from tests.unit.rows import (
 )
 
 TOKENS = (*CONTROL, "</s>", "<｜end▁of▁turn｜>")
+WAYS = ("typed", "native") if native.certify is not None else ("typed",)
+"""To read rows of the usual form. Where nothing could be compiled there is one, and test_native says so."""
+
+
+@contextmanager
+def reading(way: str) -> Iterator[None]:
+    """Rows of the usual form are read in one of WAYS."""
+    with pytest.MonkeyPatch.context() as patch:
+        if way == "typed":
+            patch.setattr(native, "certify", None)
+        yield
 
 
 @contextmanager
@@ -45,7 +57,7 @@ def one_by_one() -> Iterator[None]:
 
     def nothing(_: FastPath, chunk: Chunk) -> Prints:
         prints = np.zeros(len(chunk), PRINT)
-        prints["characters"] = UNKNOWN[2]
+        prints["characters"] = UNKNOWN
         return prints
 
     with pytest.MonkeyPatch.context() as patch:
@@ -94,15 +106,17 @@ AWKWARD = json.dumps('ä "quoted"\n😀 and \\')[1:-1]
 """It ends in a backslash."""
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("is_ascii", [True, False])
 @pytest.mark.parametrize("more", [{}, {"id": 7, "source": {"url": "x", "tags": ["a"]}}])
 def test_rows_of_the_usual_form_are_not_examined_but_for_the_first_ones(
-    shape: str, is_ascii: bool, more: dict[str, Any]
+    shape: str, is_ascii: bool, more: dict[str, Any], way: str
 ) -> None:
     texts = [json.dumps(good_row(shape, i) | more).replace(f"question {i}", f"{i} {AWKWARD}") for i in range(200)]
     lines = [json.dumps(json.loads(text), ensure_ascii=is_ascii).encode() for text in texts]
-    count, report = examined_count(jsonl(lines), len(lines[0]) + 1, Terms(control_tokens=TOKENS))
+    with reading(way):
+        count, report = examined_count(jsonl(lines), len(lines[0]) + 1, Terms(control_tokens=TOKENS))
     assert count < 10
     assert report.examples["train"] == 200
     assert report.errors == 0
@@ -120,16 +134,23 @@ def test_rows_of_the_usual_form_are_not_examined_but_for_the_first_ones(
 )
 @pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
 @pytest.mark.parametrize("ensure_ascii", [False, True])
-def test_what_is_common_in_chats_is_certified(row: Any, separators: tuple[str, str], ensure_ascii: bool) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_common_in_chats_is_certified(
+    row: Any, separators: tuple[str, str], ensure_ascii: bool, way: str
+) -> None:
     text = json.dumps(row, separators=separators, ensure_ascii=ensure_ascii).encode() + b"\n"
-    path = FastPath(Setup("messages", ("messages",), TERMS))
+    with reading(way):
+        path = FastPath(Setup("messages", ("messages",), TERMS))
     assert (path.certify(Chunk(1, text * 50))["characters"] > 0).all()
 
 
-def test_one_odd_row_sends_only_its_neighbours_to_be_examined() -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_one_odd_row_sends_only_its_neighbours_to_be_examined(way: str) -> None:
     rows: list[Any] = good_rows("messages", 400)
     rows[123] = {"messages": "x"}
-    certified = FastPath(Setup("messages", ("messages",), TERMS)).certify(Chunk(1, jsonl(rows)))["characters"] > 0
+    with reading(way):
+        path = FastPath(Setup("messages", ("messages",), TERMS))
+    certified = path.certify(Chunk(1, jsonl(rows)))["characters"] > 0
     assert not certified[123]
     assert certified.sum() >= 396
 
@@ -274,10 +295,11 @@ def odd_files(rng: Random) -> tuple[list[DataSource], Terms]:
 
 def assert_both_ways_agree(sources: list[DataSource], terms: Terms, size: int = 100_000) -> None:
     with chunks_of(size):
-        fast = checked(sources, terms=terms)
         with one_by_one():
-            slow = checked(sources, terms=terms)
-    assert findings(fast) == findings(slow)
+            slow = findings(checked(sources, terms=terms))
+        for way in WAYS:
+            with reading(way):
+                assert findings(checked(sources, terms=terms)) == slow, way
 
 
 @given(rng=st.randoms(use_true_random=True), size=st.integers(1, 2000))

@@ -2,117 +2,78 @@ from __future__ import annotations
 
 import io
 import os
-import signal
-import sys
-from collections.abc import Iterator
 from concurrent.futures import Future
 
-import psutil
+import numpy as np
 import pytest
 
-from adaptml.dataset import workers
+from adaptml.dataset import check, native
 from adaptml.dataset.check import DataSource, check_rows
 from adaptml.dataset.chunk import Chunk
-from adaptml.dataset.fast import FastPath, Setup
+from adaptml.dataset.fast import FastPath
+from adaptml.dataset.fingerprints import Prints
 from adaptml.dataset.report import Report
 from adaptml.dataset.terms import Terms
-from adaptml.dataset.workers import Certified, Workers
+from adaptml.dataset.usual import Setup
+from adaptml.dataset.workers import MOST_THREADS, Workers
 from schemas.manifest import Dataset
-from tests.cloud import chat_rows, eventually
+from tests.cloud import chat_rows
+from tests.unit.rows import chunks_of
 
 SETUP = Setup("messages", ("messages",), Terms(control_tokens=("<|im_end|>",), model="m"))
 ROWS = chat_rows(60).encode() + b"{]\n" + chat_rows(3, "mail me: a.b@corp.io").encode()
 
 
-def children() -> set[int]:
-    return {child.pid for child in psutil.Process().children() if "adaptml.dataset.worker" in child.cmdline()}
-
-
-def same(one: Certified, other: Certified) -> bool:
-    return one.ends.tolist() == other.ends.tolist() and one.prints.tolist() == other.prints.tolist()
-
-
-def in_process() -> Certified:
-    chunk = Chunk(1, ROWS)
-    return Certified(chunk.ends, FastPath(SETUP).certify(chunk))
-
-
-@pytest.fixture
-def started() -> Iterator[Workers]:
-    with Workers(1) as running:
+def test_threads_say_what_one_says() -> None:
+    with Workers() as running:
         running.start(SETUP)
-        yield running
+        answers: list[Future[Prints]] = [running.begin(Chunk(1, ROWS)) for _ in range(50)]
+        expected = FastPath(SETUP).certify(Chunk(1, ROWS))
+        assert all(np.array_equal(answer.result(timeout=60), expected) for answer in answers)
 
 
-def test_a_process_says_what_is_said_here(started: Workers) -> None:
-    eventually(lambda: started._idle.qsize() == 3, what=lambda: "the process is not there")
-    answers = [started.begin(Chunk(1, ROWS)).result(timeout=60) for _ in range(10)]  # in turns
-    assert all(same(answer, in_process()) for answer in answers)
-
-
-def test_a_process_that_is_killed_costs_no_answer(started: Workers) -> None:
-    answers: list[Future[Certified]] = []
-    for number in range(60):
-        answers.append(started.begin(Chunk(1, ROWS)))
-        if number == 20:
-            (pid,) = children()
-            os.kill(pid, signal.SIGKILL)
-    assert all(same(answer.result(timeout=60), in_process()) for answer in answers)
-
-
-def test_no_process_is_left_behind() -> None:
-    with Workers(2) as running:
-        running.start(SETUP)
-        running.begin(Chunk(1, ROWS)).result(timeout=60)
-        assert len(children()) == 2
-    assert children() == set()
-
-
-def test_a_process_that_cannot_be_started_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with Workers(1) as running:
-        running.start(SETUP)
-        answers = [running.begin(Chunk(1, ROWS)).result(timeout=60) for _ in range(5)]
-    assert all(same(answer, in_process()) for answer in answers)
-
-
-def test_a_large_file_is_checked_by_processes_with_the_same_report(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_does_not_depend_on_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"".join([chat_rows(900).encode(), ROWS] * 40)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
 
-    def report(limit: int) -> Report:
-        monkeypatch.setattr(workers, "WORTH_IT", limit)
+    def report(cores: int) -> Report:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
         source = DataSource("train.jsonl", "train", len(data), lambda: io.BytesIO(data))
-        return check_rows([source], Dataset(train=["train.jsonl"]), SETUP.terms)
+        with chunks_of(100_000):
+            return check_rows([source], Dataset(train=["train.jsonl"]), SETUP.terms)
 
-    assert report(0) == report(len(data) + 1)
-
-
-@pytest.mark.parametrize(
-    ("names", "started"),
-    [
-        (["a.jsonl"], 1),
-        (["a.JSONL.gz", "b.csv"], 1),
-        (["a.csv", "b.tsv.gz", "c.parquet"], 0),
-        (["a.json"], 0),
-    ],
-)
-def test_processes_start_only_for_files_whose_rows_they_see(
-    names: list[str], started: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    counts: list[int] = []
-    enter = Workers.__enter__
-
-    def entered(self: Workers) -> Workers:
-        counts.append(self._count)
-        return enter(self)
-
-    monkeypatch.setattr(Workers, "__enter__", entered)
-    sources = [DataSource(name, "train", workers.WORTH_IT, io.BytesIO) for name in names]
-    check_rows(sources, Dataset(train=names), SETUP.terms)
-    assert counts == [started]
+    assert report(1) == report(3)
 
 
-def test_small_data_starts_no_process() -> None:
-    assert Workers.for_bytes(workers.WORTH_IT - 1)._count == 0
+def test_as_many_as_there_are_cores_but_not_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "certify", lambda *_: None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(2)))
+    assert Workers().at_once == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert Workers().at_once == MOST_THREADS + 1
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert Workers().at_once == 3
+    monkeypatch.setattr(native, "certify", None)
+    assert Workers().at_once == 2
+
+
+def test_they_end_with_the_check_also_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[Workers] = []
+    leave = Workers.__exit__
+
+    def leaving(self: Workers, *error: object) -> None:
+        leave(self, *error)  # type: ignore[arg-type]
+        ended.append(self)
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Workers, "__exit__", leaving)
+    monkeypatch.setattr(check, "_check_file", fails)
+    source = DataSource("train.jsonl", "train", 5, io.BytesIO)
+    with pytest.raises(MemoryError):
+        check_rows([source], Dataset(train=["train.jsonl"]), SETUP.terms)
+    (workers,) = ended
+    workers.start(SETUP)
+    with pytest.raises(RuntimeError):
+        workers.begin(Chunk(1, ROWS))
