@@ -2,7 +2,7 @@
 
 `certify` says of each line whether it is a row of the form that it is given, and if so what `fingerprints.py` says of
 its texts. Of any other line it says nothing: whether something is wrong with it is for Python to find out. So what is
-rare may be refused here (exponents of numbers, escaped keys, deep nesting), but nothing that is wrong may pass.
+rare may be refused here (keys in odd escapes, deep nesting, very large numbers), but nothing that is wrong may pass.
 
 Works without Python's lock, on several cores at once. `typed.py` does the same in Python where this is not built. */
 
@@ -10,6 +10,7 @@ Works without Python's lock, on several cores at once. `typed.py` does the same 
 #define Py_LIMITED_API 0x030B0000 /* one build for every Python from 3.11 on */
 #include <Python.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -19,7 +20,7 @@ typedef uint8_t byte;
 
 enum kind { TURNS, TEXT, TEXT_OR_NULL, ONLY_NULL, ANYTHING };
 enum slot { UNREAD, SYSTEM, QUESTION, MORE_QUESTION, ANSWER, PLAIN, SLOTS };
-enum { MOST_COLUMNS = 100, MOST_ROLES = 32, MOST_LEVELS = 60 };
+enum { MOST_COLUMNS = 100, MOST_ROLES = 32, MOST_LEVELS = 60, MOST_DIGITS = 100 };
 
 typedef struct {
     const byte *bytes;
@@ -27,7 +28,11 @@ typedef struct {
 } Span;
 
 typedef struct {
-    Span key; /* as JSON has it, with its quotes */
+    Span plain, escaped; /* as JSON has it, with its quotes: as it is, and in ASCII */
+} Key;
+
+typedef struct {
+    Key key;
     enum kind kind;
     enum slot slot;
 } Column;
@@ -36,7 +41,7 @@ typedef struct {
     Column columns[MOST_COLUMNS];
     int count;
     int required; /* columns that every row has */
-    Span role_key, content_key;
+    Key role_key, content_key;
     Span roles[MOST_ROLES]; /* names, with their quotes */
     int role_count;
 } Form;
@@ -297,6 +302,13 @@ static bool begins_with(const byte *at, const byte *end, Span wanted) {
     return (size_t)(end - at) >= wanted.length && memcmp(at, wanted.bytes, wanted.length) == 0;
 }
 
+/* How many bytes the key takes that stands here; 0 where another does. */
+static size_t key_length(const byte *at, const byte *end, const Key *key) {
+    if (begins_with(at, end, key->plain))
+        return key->plain.length;
+    return begins_with(at, end, key->escaped) ? key->escaped.length : 0;
+}
+
 static const byte *read_word(const byte *at, const byte *end, const char *word) {
     Span wanted = {(const byte *)word, strlen(word)};
     return begins_with(at, end, wanted) ? at + wanted.length : NULL;
@@ -308,23 +320,30 @@ static const byte *read_sign(const byte *at, const byte *end, char sign) {
     return at < end && *at == (byte)sign ? skip_space(at + 1, end) : NULL;
 }
 
-static const byte *read_digits(const byte *at, const byte *end) {
+/* At least one digit, and at most so many. */
+static const byte *read_digits(const byte *at, const byte *end, ptrdiff_t most) {
     const byte *first = at;
     while (at < end && *at >= '0' && *at <= '9')
         at++;
-    return at > first && at - first <= 15 ? at : NULL;
+    return at > first && at - first <= most ? at : NULL;
 }
 
-/* A number without an exponent and with few digits, so that it is one for everybody. */
+/* A number that is far from being too large for anybody. */
 static const byte *read_number(const byte *at, const byte *end) {
     if (at < end && *at == '-')
         at++;
     const byte *first = at;
-    if ((at = read_digits(at, end)) == NULL || (*first == '0' && at - first > 1))
+    if ((at = read_digits(at, end, MOST_DIGITS)) == NULL || (*first == '0' && at - first > 1))
         return NULL;
-    if (at < end && *at == '.')
-        at = read_digits(at + 1, end);
-    return at != NULL && (at == end || (*at != 'e' && *at != 'E' && *at != '.')) ? at : NULL;
+    if (at < end && *at == '.' && (at = read_digits(at + 1, end, end - at)) == NULL)
+        return NULL;
+    if (at < end && (*at == 'e' || *at == 'E')) {
+        at++;
+        if (at < end && (*at == '+' || *at == '-'))
+            at++;
+        at = read_digits(at, end, 2);
+    }
+    return at;
 }
 
 static const byte *read_scalar(const byte *at, const byte *end, byte *scratch) {
@@ -345,7 +364,7 @@ static const byte *read_scalar(const byte *at, const byte *end, byte *scratch) {
 }
 
 /* The key of a member and its colon, up to its value. */
-static const byte *read_key(const byte *at, const byte *end, byte *scratch) {
+static const byte *skip_key(const byte *at, const byte *end, byte *scratch) {
     at = read_text(at, end, &scratch);
     return at == NULL ? NULL : read_sign(at, end, ':');
 }
@@ -362,7 +381,7 @@ static const byte *skip_value(const byte *at, const byte *end, byte *scratch) {
             objects = objects << 1 | (*at == '{');
             at = skip_space(at + 1, end);
             if (at < end && *at != (objects & 1 ? '}' : ']')) {
-                if (objects & 1 && (at = read_key(at, end, scratch)) == NULL)
+                if (objects & 1 && (at = skip_key(at, end, scratch)) == NULL)
                     return NULL;
                 continue;
             }
@@ -384,7 +403,7 @@ static const byte *skip_value(const byte *at, const byte *end, byte *scratch) {
             at++;
         }
         at = skip_space(at + 1, end);
-        if (objects & 1 && (at = read_key(at, end, scratch)) == NULL)
+        if (objects & 1 && (at = skip_key(at, end, scratch)) == NULL)
             return NULL;
     }
 }
@@ -399,8 +418,9 @@ static const byte *read_turn(const byte *at, const byte *end, const Form *form, 
     for (int member = 0; member < 2; member++) {
         if (member > 0 && (at = read_sign(at, end, ',')) == NULL)
             return NULL;
-        if (!has_role && begins_with(at, end, form->role_key)) {
-            if ((at = read_sign(at + form->role_key.length, end, ':')) == NULL)
+        size_t length;
+        if (!has_role && (length = key_length(at, end, &form->role_key)) > 0) {
+            if ((at = read_sign(at + length, end, ':')) == NULL)
                 return NULL;
             int role = 0;
             while (role < form->role_count && !begins_with(at, end, form->roles[role]))
@@ -410,8 +430,8 @@ static const byte *read_turn(const byte *at, const byte *end, const Form *form, 
             at += form->roles[role].length;
             row->roles[1 + row->turn_count] = (byte)role;
             has_role = true;
-        } else if (!has_text && begins_with(at, end, form->content_key)) {
-            if ((at = read_sign(at + form->content_key.length, end, ':')) == NULL)
+        } else if (!has_text && (length = key_length(at, end, &form->content_key)) > 0) {
+            if ((at = read_sign(at + length, end, ':')) == NULL)
                 return NULL;
             if (row->turn_count > 0)
                 *row->end++ = 0;
@@ -477,16 +497,18 @@ static bool read_row(const byte *at, const byte *end, const Form *form, Row *row
         if (at == NULL)
             return false;
         int tried = 0;
+        size_t length;
         do { /* columns mostly stand in the same order */
             if (tried++ == form->count)
                 return false;
             number = (number + 1) % form->count;
-        } while (!begins_with(at, end, form->columns[number].key));
+            length = key_length(at, end, &form->columns[number].key);
+        } while (length == 0);
         if (seen[number])
             return false;
         seen[number] = true;
         missing -= form->columns[number].kind <= TEXT;
-        if ((at = read_sign(at + form->columns[number].key.length, end, ':')) == NULL)
+        if ((at = read_sign(at + length, end, ':')) == NULL)
             return false;
         if ((at = read_value(at, end, form, number, row)) == NULL)
             return false;
@@ -544,34 +566,39 @@ static Found of_row(Row *row) {
 
 /* For Python */
 
-static int read_column(PyObject *given, Column *column) {
-    const char *key;
+static int take_bytes(PyObject *given, Span *span) {
+    char *bytes;
     Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(given, &bytes, &length) < 0)
+        return 0;
+    *span = (Span){(const byte *)bytes, (size_t)length};
+    return 1;
+}
+
+/* (as it is, in ASCII) */
+static int take_key(PyObject *given, Key *key) {
+    PyObject *plain, *escaped;
+    return PyArg_ParseTuple(given, "SS", &plain, &escaped) && take_bytes(plain, &key->plain) &&
+           take_bytes(escaped, &key->escaped);
+}
+
+/* (key, kind, slot) */
+static int take_column(PyObject *given, Column *column) {
+    PyObject *key;
     int kind, slot;
-    if (!PyArg_ParseTuple(given, "y#ii", &key, &length, &kind, &slot))
+    if (!PyArg_ParseTuple(given, "O!ii", &PyTuple_Type, &key, &kind, &slot) || !take_key(key, &column->key))
         return 0;
     if (kind < TURNS || kind > ANYTHING || slot < UNREAD || slot >= SLOTS) {
         PyErr_SetString(PyExc_ValueError, "no such kind of column");
         return 0;
     }
-    column->key = (Span){(const byte *)key, (size_t)length};
     column->kind = (enum kind)kind;
     column->slot = (enum slot)slot;
     return 1;
 }
 
-static int read_span(PyObject *given, Span *span) {
-    char *bytes;
-    Py_ssize_t length;
-    if (PyBytes_AsStringAndSize(given, &bytes, &length) < 0)
-        return 0;
-    span->bytes = (const byte *)bytes;
-    span->length = (size_t)length;
-    return 1;
-}
-
 /* The form points into the objects that it is read from. */
-static int read_form(PyObject *columns, PyObject *roles, Form *form) {
+static int take_form(PyObject *columns, PyObject *roles, Form *form) {
     Py_ssize_t count = PyTuple_Size(columns), role_count = PyTuple_Size(roles);
     if (count < 1 || count > MOST_COLUMNS || role_count < 0 || role_count > MOST_ROLES) {
         if (!PyErr_Occurred())
@@ -582,12 +609,12 @@ static int read_form(PyObject *columns, PyObject *roles, Form *form) {
     form->role_count = (int)role_count;
     form->required = 0;
     for (int i = 0; i < form->count; i++) {
-        if (!read_column(PyTuple_GetItem(columns, i), &form->columns[i]))
+        if (!take_column(PyTuple_GetItem(columns, i), &form->columns[i]))
             return 0;
         form->required += form->columns[i].kind <= TEXT;
     }
     for (int i = 0; i < form->role_count; i++)
-        if (!read_span(PyTuple_GetItem(roles, i), &form->roles[i]))
+        if (!take_bytes(PyTuple_GetItem(roles, i), &form->roles[i]))
             return 0;
     return 1;
 }
@@ -615,7 +642,7 @@ static void certify_lines(const byte *data, const int64_t *ends, size_t lines, c
 
 PyDoc_STRVAR(doc, "certify(data, ends, columns, role_key, content_key, roles, found, /)\n--\n\n"
                   "Fills `found`, four 64-bit numbers a line, from the lines of `data` that end at `ends` (int64).\n\n"
-                  "columns: (key as JSON has it, kind, slot) each, in the order in which texts are joined.");
+                  "columns: (key, kind, slot) each; a key: as JSON has it, with its quotes, and the same in ASCII.");
 
 static PyObject *certify(PyObject *module, PyObject *arguments) {
     (void)module;
@@ -624,11 +651,11 @@ static PyObject *certify(PyObject *module, PyObject *arguments) {
     byte *memory = NULL;
     Form form;
     Row row;
-    if (!PyArg_ParseTuple(arguments, "y*y*O!SSO!w*", &data, &ends, &PyTuple_Type, &columns, &role_key, &content_key,
-                          &PyTuple_Type, &roles, &target))
+    if (!PyArg_ParseTuple(arguments, "y*y*O!O!O!O!w*", &data, &ends, &PyTuple_Type, &columns, &PyTuple_Type, &role_key,
+                          &PyTuple_Type, &content_key, &PyTuple_Type, &roles, &target))
         return NULL;
-    if (!read_form(columns, roles, &form) || !read_span(role_key, &form.role_key) ||
-        !read_span(content_key, &form.content_key))
+    if (!take_form(columns, roles, &form) || !take_key(role_key, &form.role_key) ||
+        !take_key(content_key, &form.content_key))
         goto done;
     size_t lines = (size_t)ends.len / sizeof(int64_t);
     int64_t longest = longest_line(ends.buf, lines, data.len);

@@ -4,12 +4,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+_Key = tuple[bytes, bytes]
+
 def certify(
     data: bytes,
     ends: NDArray[Any],
-    columns: tuple[tuple[bytes, int, int], ...],
-    role_key: bytes,
-    content_key: bytes,
+    columns: tuple[tuple[_Key, int, int], ...],
+    role_key: _Key,
+    content_key: _Key,
     roles: tuple[bytes, ...],
     found: NDArray[Any],
     /,

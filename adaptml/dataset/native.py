@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import numpy as np
 
@@ -28,10 +30,8 @@ class NativeRows:
     leaves_blanks = False
 
     def __init__(self, form: UsualForm) -> None:
-        self._columns = tuple(
-            (msgspec.json.encode(column.key), int(column.kind), int(column.slot)) for column in form.columns
-        )
-        role, content = map(msgspec.json.encode, form.turn_keys)
+        self._columns = tuple((_written(column.key), int(column.kind), int(column.slot)) for column in form.columns)
+        role, content = map(_written, form.turn_keys)
         self._turns = (role, content, tuple(map(msgspec.json.encode, form.roles)))
         self._typed = TypedRows(form)
         self._seeds: dict[int, int | None] = {_NOBODY: TEXT_SEED}
@@ -57,3 +57,8 @@ class NativeRows:
         if len(self._seeds) < _MOST_SEEDS:
             self._seeds[speakers] = seed
         return seed
+
+
+def _written(key: str) -> tuple[bytes, bytes]:
+    """As JSON has it: as it is, and in ASCII, as Python's `json` writes it."""
+    return msgspec.json.encode(key), json.dumps(key).encode()

@@ -15,19 +15,30 @@ from types import ModuleType
 
 TURNS, TEXT, TEXT_OR_NULL, ONLY_NULL, ANYTHING = range(5)
 UNREAD, SYSTEM, QUESTION, MORE_QUESTION, ANSWER, PLAIN = range(6)
+
+
+def column(key: bytes, kind: int, slot: int) -> tuple[tuple[bytes, bytes], int, int]:
+    """Written in one way only."""
+    return (key, key), kind, slot
+
+
 FORMS = (
-    ((b'"messages"', TURNS, UNREAD), (b'"system"', TEXT_OR_NULL, SYSTEM), (b'"id"', ANYTHING, UNREAD)),
     (
-        (b'"system"', TEXT_OR_NULL, SYSTEM),
-        (b'"prompt"', TEXT, QUESTION),
-        (b'"input"', TEXT_OR_NULL, MORE_QUESTION),
-        (b'"completion"', TEXT, ANSWER),
-        (b'"tools"', ONLY_NULL, UNREAD),
-        (b'"id"', ANYTHING, UNREAD),
+        column(b'"messages"', TURNS, UNREAD),
+        column(b'"system"', TEXT_OR_NULL, SYSTEM),
+        column(b'"id"', ANYTHING, UNREAD),
     ),
-    ((b'"text"', TEXT, PLAIN), (b'"id"', ANYTHING, UNREAD)),
+    (
+        column(b'"system"', TEXT_OR_NULL, SYSTEM),
+        column(b'"prompt"', TEXT, QUESTION),
+        column(b'"input"', TEXT_OR_NULL, MORE_QUESTION),
+        column(b'"completion"', TEXT, ANSWER),
+        column(b'"tools"', ONLY_NULL, UNREAD),
+        column(b'"id"', ANYTHING, UNREAD),
+    ),
+    (column(b'"text"', TEXT, PLAIN), column(b'"id"', ANYTHING, UNREAD)),
 )
-TURN = (b'"role"', b'"content"', (b'"user"', b'"assistant"'))
+TURN = ((b'"role"',) * 2, (b'"content"',) * 2, (b'"user"', b'"assistant"'))
 SAID = '"So \\"quoted\\" \\u00e4\\ud83d\\ude00 \\n gr\u00f6\u00dfe \u6f22\u5b57 \U0001f600, and on it goes."'
 LINES = tuple(
     line.replace("SAID", SAID).encode()

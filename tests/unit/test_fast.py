@@ -165,7 +165,10 @@ TRICKY = (
     *('": "', "größe", "a/b", "user", "text", "{{name}}", "ann@mail.org", "ann@example.com", "+49 30 1234567", "\x7f"),
     *TOKENS,
 )
-VALUES = (None, None, "x", "", " ", "ann@mail.org", 5, 1.5, True, [], {}, ["x"], {"role": "x"}, {"text": "x", "": None})
+VALUES: tuple[Any, ...] = (
+    *(None, None, "x", "", " ", "ann@mail.org", 5, 1.5, 0.1234567890123456789, 1e-7, True),
+    *([], {}, ["x"], {"role": "x"}, {"text": "x", "": None}),
+)
 COLUMNS = (
     *("id", "label", "chosen", "rejected", "größe", "a/b", 'q"t', "b\\s", "t\tb", "", "role", "content", "name"),
     *("text", "tools", "functions", "system", "input", "history", "messages", "prompt", "completion", "output"),
@@ -227,7 +230,7 @@ class Style:
     def turns(self) -> list[dict[str, Any]]:
         rng = self.rng
         keys = [self.named(key) for key in (("role", "content") if self.shape == "messages" else ("from", "value"))]
-        roles = rng.choice(ROLES)
+        roles: tuple[str, ...] = rng.choice(ROLES)
         if self.shape == "sharegpt":
             roles = tuple(rng.choice(SPEAKERS.get(role, (role,))) for role in roles)
         turns: list[dict[str, Any]] = [{keys[0]: role, keys[1]: a_text(rng)} for role in roles]
