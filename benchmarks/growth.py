@@ -106,7 +106,7 @@ class PretendedJobs:
     """Cloud Run that starts at once and does nothing."""
 
     def __init__(self) -> None:
-        self.started: list[Run | Any] = []
+        self.started: list[tuple[str, int, float]] = []
 
     def start(self, run_id: str, epoch: int, timeout_s: int) -> str:
         self.started.append((run_id, epoch, time.perf_counter()))

@@ -144,6 +144,7 @@ def _batches(steps: int) -> list[Any]:
     """The examples of each step, as our loop takes them, without training."""
     from adaptml.dataset.check import examined_rows, terms_of
     from adaptml.dataset.examine import Examiner
+    from adaptml.tokens.chat import Encoded
     from schemas.catalogue import CATALOGUE
     from schemas.manifest import Manifest
     from tests.cloud import MODEL
@@ -158,8 +159,9 @@ def _batches(steps: int) -> list[Any]:
     examples = []
     for example in found:
         if example is not None:
-            encoded: Any = data.bound(chat.encode_batch([example])[0], asked.training)
-            examples.append(Tokens(*encoded, example))
+            (encoded,) = chat.encode_batch([example])
+            if isinstance(encoded, Encoded) and isinstance(tokens := data.bound(encoded, asked.training), tuple):
+                examples.append(Tokens(*tokens, example))
     training, _ = data.split(examples, data.DEFAULT_SPLIT, SEED)
     return list(data.batches(training, PER_STEP, range(steps), SEED))
 

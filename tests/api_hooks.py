@@ -9,6 +9,6 @@ import schemathesis
 
 
 @schemathesis.hook
-def before_call(context: Any, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+def before_call(context: Any, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
     for name, value in (case.path_parameters or {}).items():
         case.path_parameters[name] = str(value).replace("%0A", "-")  # it is quoted by now

@@ -16,6 +16,6 @@ def _dying() -> Services:
     return crashing(os.environ["FUNCTION_TARGET"], _from_env())
 
 
-Services.from_env = _dying  # type: ignore[method-assign,assignment]
+Services.from_env = _dying
 
 from functions.main import *  # noqa: E402, F403 - the functions, once what they work with is in its place

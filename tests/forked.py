@@ -74,7 +74,7 @@ def serve(address: str, module: str) -> None:
 def _fork(listener: socket.socket, waiting: selectors.BaseSelector, module: str) -> None:
     link, _ = listener.accept()
     head, outputs, *_ = socket.recv_fds(link, LENGTH.size, 2)
-    environment = link.recv(*LENGTH.unpack(head), socket.MSG_WAITALL)
+    environment = link.recv(LENGTH.unpack(head)[0], socket.MSG_WAITALL)
     server, pid = os.getpid(), os.fork()
     if pid == 0:
         waiting.close()

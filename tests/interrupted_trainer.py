@@ -46,7 +46,7 @@ def interrupt(attempt: Attempt) -> None:
             os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
             time.sleep(0.1)
 
-    attempt.report = report_and_interrupt  # type: ignore[method-assign]
+    attempt.report = report_and_interrupt
 
 
 if __name__ == "__main__":

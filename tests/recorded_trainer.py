@@ -26,7 +26,7 @@ def commit(attempt: Attempt, folder: Path, _: dict[str, str], metrics: Metrics) 
     sums = {name: _sha256(folder / name) for name in ("adapter_model.safetensors", "run.json")}
     (folder / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
     if attempt.manifest.labels.get("fault") == "die-staged" and attempt.run.attempt == 1:
-        VersionStore.commit = lambda *_: stub_trainer.die()  # type: ignore[assignment, method-assign]
+        VersionStore.commit = lambda *_: stub_trainer.die()  # type: ignore[assignment]
     _commit(attempt, folder, sums | {CHECKSUMS: _sha256(folder / CHECKSUMS)}, metrics)
 
 
@@ -35,5 +35,5 @@ def _sha256(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    Attempt.commit = commit  # type: ignore[method-assign]
+    Attempt.commit = commit  # type: ignore[assignment]
     runpy.run_module("tests.stub_trainer", run_name="__main__")

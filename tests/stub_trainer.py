@@ -59,7 +59,7 @@ def train(attempt: Attempt) -> None:
     (folder / "adapter_model.safetensors").write_text(attempt.run.dataset.model_dump_json())
     (folder / "SHA256SUMS").write_text("0")
     if fault == "die-committed":
-        attempt_module.publish_version = lambda *_: die()  # type: ignore[attr-defined]
+        attempt_module.publish_version = lambda *_: die()
     attempt.commit(folder, dict.fromkeys(["adapter_model.safetensors", "SHA256SUMS"], "0"), Metrics(train_loss=1.0))
 
 

@@ -113,7 +113,7 @@ class Desk:
             if point is not None and progress.step == at:
                 do(attempt)
 
-        attempt.report = report_and_do  # type: ignore[method-assign]
+        attempt.report = report_and_do
         try:
             return attempt.carry_out(train)
         except Killed:

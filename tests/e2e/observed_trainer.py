@@ -37,7 +37,7 @@ def observe(file: Path) -> None:
         save_file({"logits": logits(model, tokenizer).contiguous()}, file)
         write(to, model, tokenizer)
 
-    artifacts.write = write_and_keep
+    artifacts.write = write_and_keep  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

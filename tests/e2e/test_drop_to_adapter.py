@@ -70,7 +70,7 @@ def delivered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delivered]:
         runs = []
         for number in (1, 2):
             cloud.command("gsutil", "-q", "cp", "-r", str(drop), f"gs://{DROPS}/acme/")
-            newest = eventually(lambda n=number: (cloud.runs_of("acme", "desk")[n - 1 :] or [None])[0])
+            newest = eventually(lambda n=number: next(iter(cloud.runs_of("acme", "desk")[n - 1 :]), None))
             runs.append(cloud.wait(newest.run_id, RunState.SUCCEEDED, within_s=420))
         adapters = []
         for run in runs:

@@ -28,8 +28,8 @@ class Api(requests.Session):
         self.headers["Authorization"] = f"Bearer {token}"
         self.url = url
 
-    def request(self, method: str | bytes, url: str | bytes, *args: Any, **options: Any) -> requests.Response:
-        return super().request(method, self.url + str(url), *args, **{"timeout": 30} | options)
+    def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
+        return super().request(method, self.url + url, *args, **{"timeout": 30} | options)
 
 
 @pytest.fixture

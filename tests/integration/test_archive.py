@@ -29,7 +29,8 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         archive.extractall(folder / "source")
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "--require-hashes", "-r", folder / "source" / "requirements.txt"]
+    requirements = str(folder / "source" / "requirements.txt")
+    install = [str(python), "-m", "pip", "install", "-q", "--require-hashes", "-r", requirements]
     subprocess.run(install, check=True, timeout=280)
     return folder / "source", python
 
@@ -42,7 +43,7 @@ def served(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     clean = {k: v for k, v in environment.items() if k != "PYTHONPATH"}
-    command = [python, "-m", "functions_framework", "--target", target, "--signature-type", signature]
+    command = [str(python), "-m", "functions_framework", "--target", target, "--signature-type", signature]
     process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], cwd=source, env=clean)
     try:
         eventually(lambda: _listens(port), within_s=60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.cloud import storage
@@ -167,7 +168,7 @@ def test_a_lost_event_is_found_by_the_sweep(cloud: TestCloud) -> None:
     assert cloud.wait(run_id, S.SUCCEEDED).state is S.SUCCEEDED
 
 
-def _status(cloud: TestCloud, prefix: str, state: RunState) -> dict[str, object] | None:
+def _status(cloud: TestCloud, prefix: str, state: RunState) -> dict[str, Any] | None:
     text = cloud.read(f"{prefix}/STATUS.json")
     status = json.loads(text) if text else {}
     return status if status.get("state") == state else None

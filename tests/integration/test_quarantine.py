@@ -88,7 +88,7 @@ def loaded(cloud: TestCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def test_good_rows_become_the_tokens_that_were_counted(loaded: Loaded) -> None:
     for tokens, kept in ((loaded.training, GOOD), (loaded.held_out, HELD_OUT)):
-        encoded = loaded.chat.encode_batch([Example(row["messages"]) for row in kept])
+        encoded: list[Any] = loaded.chat.encode_batch([Example(row["messages"]) for row in kept])
         assert [one.ids for one in tokens] == [one.ids for one in encoded]
         for one, same in zip(tokens, encoded, strict=True):
             assert [label != IGNORED for label in one.labels] == same.trained

@@ -124,7 +124,7 @@ def test_an_attempt_that_is_killed_while_it_evaluates_chooses_again(
     def die(*_: object, **__: object) -> None:
         raise Killed
 
-    attempt.commit = die  # type: ignore[method-assign]
+    attempt.commit = die
     with pytest.raises(Killed):
         attempt.carry_out(train)
     desk.document.change("", lambda r: protocol.retry_or_fail(r, "killed"))

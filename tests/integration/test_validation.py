@@ -49,7 +49,7 @@ def copied(cloud: TestCloud, drop: Path) -> Run:
 
 def decided(cloud: TestCloud, folder: str, number: int = 1) -> Run:
     """The n-th run of a folder, once it is decided on."""
-    run = eventually(lambda: (cloud.runs_of("acme", folder)[number - 1 :] or [None])[0])
+    run = eventually(lambda: next(iter(cloud.runs_of("acme", folder)[number - 1 :]), None))
     return cloud.wait(run.run_id, S.VALIDATED, S.REJECTED)
 
 

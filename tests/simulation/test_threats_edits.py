@@ -79,12 +79,13 @@ class Played:
             self._function(name).raised = lambda who, error: self.raised.append(
                 f"{who}: {type(error).__name__} {error}"
             )
-        self.victim, self.bystanders = "", []
+        self.victim = ""
+        self.bystanders: list[str] = []
         self._edit, self._when, self._whole = edit, when, whole
         self._is_edited = False
         cloud.database.observers.append(lambda _: self._look())
         for at, folder in ((0.0, "acme/victim"), (20.0, "acme/mine"), (21.0, "other/theirs")):
-            world.after(at, lambda folder=folder: self._copy(folder))  # type: ignore[misc]
+            world.after(at, lambda folder=folder: self._copy(folder))
         world.play(self._is_over)
         world.end()
 

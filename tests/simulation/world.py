@@ -103,7 +103,7 @@ class World:
         """Entries of the agenda that something waits for; ticks are not counted."""
         self.lines: list[str] | None = [] if trace else None
         self.calls = 0
-        self._agenda: list[tuple[float, int, bool, Process | Callable[[], None]]] = []
+        self._agenda: list[tuple[float, int, bool, Process | Callable[[], object]]] = []
         self._entries = 0
         self._hub = getcurrent()
 
@@ -124,7 +124,7 @@ class World:
 
     # The agenda
 
-    def after(self, delay_s: float, do: Process | Callable[[], None], *, idle: bool = False) -> None:
+    def after(self, delay_s: float, do: Process | Callable[[], object], *, idle: bool = False) -> None:
         """Does something later. `idle` is what goes on for ever."""
         self._entries += 1
         self.pending += not idle

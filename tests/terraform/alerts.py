@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tests.terraform.deployment import deployment
 from tests.terraform.sources import ROOT
@@ -34,11 +35,11 @@ def alerts() -> list[Alert]:
     return sorted(found, key=lambda alert: (_SEVERITIES.index(alert.severity), alert.name))
 
 
-def _when(condition: dict[str, list[dict[str, object]]]) -> str:
+def _when(condition: dict[str, list[dict[str, Any]]]) -> str:
     if absent := condition.get("condition_absent"):
         return f"nothing for {_time(absent[0]['duration'])}"
     [threshold] = condition["condition_threshold"]
-    [aggregation] = threshold["aggregations"]  # type: ignore[misc]
+    [aggregation] = threshold["aggregations"]
     when = f"more than {_amount(threshold['threshold_value'])} in {_time(aggregation['alignment_period'])}"
     return when if threshold["duration"] == "0s" else f"{when}, for {_time(threshold['duration'])}"
 

@@ -16,7 +16,7 @@ class Bucket:
     """Objects, as `ObjectStore` has them. Buckets are not told apart."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
-    before_upload: Callable[[str], None] = lambda _: None
+    before_upload: Callable[[str], object] = lambda _: None
     """May wait, or fail."""
 
     def read(self, _: str, name: str, generation: int | None = None) -> bytes:

@@ -24,7 +24,7 @@ from trainer.model import MODELS_DIR
 from trainer.prepared import Origin, seal
 
 CPU = torch.device("cpu")
-ROWS = {row.architecture.model_type: row for row in CATALOGUE.values() if row.chat is not None}
+ROWS: dict[str, BaseModelRow] = {row.architecture.model_type: row for row in CATALOGUE.values() if row.chat is not None}
 """One row of each architecture."""
 
 

@@ -262,7 +262,7 @@ def conversations(draw: st.DrawFn, *, calls: bool | None = None) -> dict[str, An
             number = f"call-{turn}"
             messages.append(message("assistant", None, tool_calls=[call(id=number)]))
             messages.append(message("tool", draw(PLAIN_TEXT), tool_call_id=number))
-        weight = draw(st.sampled_from([{}, {"weight": 1}, {"weight": 1.0}]))
+        weight: dict[str, Any] = draw(st.sampled_from([{}, {"weight": 1}, {"weight": 1.0}]))
         messages.append(message("assistant", draw(PLAIN_TEXT), **weight))
     tools = {"tools": [{"type": "function", "function": {"name": "find", "parameters": {}}}]} if has_calls else {}
     return {"messages": messages, **tools}
@@ -284,7 +284,7 @@ def share_gpt(draw: st.DrawFn) -> dict[str, Any]:
 
 def valid_rows(shape: str) -> st.SearchStrategy[dict[str, Any]]:
     """Rows of one shape that are right."""
-    texts = {
+    texts: dict[str, st.SearchStrategy[Any]] = {
         "prompt_completion": st.fixed_dictionaries(
             {"prompt": PLAIN_TEXT, "completion": PLAIN_TEXT}, optional={"system": PLAIN_TEXT}
         ),

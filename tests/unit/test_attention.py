@@ -68,8 +68,8 @@ def kernel(spoil: Callable[[Tensor], Tensor] = lambda found: found) -> Callable[
         assert enable_gqa == (query.shape[1] != key.shape[1])
         back, ahead = window_size
         assert ahead == 0
-        whole = [part.transpose(0, 1)[None] for part in (query, key, value)]
-        return spoil(defined(*whole, begins, scale, None if back == -1 else back + 1)[0])
+        asked, offered, held = (part.transpose(0, 1)[None] for part in (query, key, value))
+        return spoil(defined(asked, offered, held, begins, scale, None if back == -1 else back + 1)[0])
 
     return varlen_attn
 

@@ -55,7 +55,7 @@ every_row = pytest.mark.parametrize("row", CATALOGUE.values(), ids=list(CATALOGU
 
 def config_of(shape: Architecture) -> Any:
     """The configuration that transformers makes of a row. What the row does not say counts no parameters."""
-    figures = {
+    figures: dict[str, Any] = {
         "num_hidden_layers": shape.layers,
         "hidden_size": shape.hidden,
         "num_attention_heads": shape.heads,

@@ -202,7 +202,7 @@ def test_a_file_that_cannot_be_opened_or_read_is_told() -> None:
     @contextlib.contextmanager
     def gone() -> Iterator[io.BytesIO]:
         raise Refused([problem("file_not_found", file="a.jsonl")])
-        yield io.BytesIO()
+        yield io.BytesIO()  # type: ignore[unreachable]
 
     class Vanishing(io.RawIOBase):
         def read(self, size: int = -1) -> bytes:

@@ -278,7 +278,7 @@ def test_a_bucket_that_does_not_answer_is_no_damage() -> None:
     def fail(*_: object) -> bytes:
         raise ConnectionError
 
-    desk.bucket.read = fail  # type: ignore[method-assign]
+    desk.bucket.read = fail  # type: ignore[assignment]
     with pytest.raises(ConnectionError):
         go_on(desk)
 

@@ -207,7 +207,7 @@ def test_a_run_that_is_called_anything_is_shown_as_text(monkeypatch: pytest.Monk
     def page() -> None:
         from dashboard.views import run
 
-        run._show(run.RUN)
+        run._show(run.RUN)  # type: ignore[attr-defined]
 
     test = AppTest.from_function(page, default_timeout=60).run()
     assert not test.exception

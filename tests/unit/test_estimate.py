@@ -196,7 +196,7 @@ def test_an_estimate_survives_the_store(asked: Manifest, work: tuple[int, int], 
         ({"compute": {"timeout": "60s"}}, "too_long"),
     ],
 )
-def test_a_plan_that_cannot_be_kept_is_objected_to(parts: dict[str, object], code: str) -> None:
+def test_a_plan_that_cannot_be_kept_is_objected_to(parts: dict[str, Any], code: str) -> None:
     asked = manifest(**parts)
     found = objections(asked, estimate(asked, tokens_per_epoch=2_000_000, examples=4000))
     assert code in {p.code for p in found}

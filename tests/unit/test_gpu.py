@@ -146,7 +146,7 @@ def test_what_a_gpu_does_not_tell_is_left_out_and_said_once(
 def test_of_several_gpus_the_one_that_is_trained_on_is_asked() -> None:
     asked: list[str] = []
     nvml = Nvml(devices=2)
-    nvml.nvmlDeviceGetTemperature = lambda handle, _: asked.append(handle) or 64  # type: ignore[method-assign,func-returns-value,assignment]
+    nvml.nvmlDeviceGetTemperature = lambda handle, _: asked.append(handle) or 64  # type: ignore[assignment, func-returns-value]
     assert Gpu(CUDA, nvml).read() == ALL
     assert asked == ["GPU-8b0c"]
 

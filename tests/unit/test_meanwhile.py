@@ -119,5 +119,5 @@ def test_the_work_does_not_keep_the_process(released: threading.Event) -> None:
         raise Stopped("told to")
 
     with pytest.raises(Stopped):
-        meanwhile(lambda: released.wait(WITHIN_S) and None, stop)  # type: ignore[arg-type, return-value]
+        meanwhile(lambda: released.wait(WITHIN_S) and None, stop)  # type: ignore[arg-type]
     assert [one.daemon for one in threading.enumerate() if one.name == "meanwhile"] == [True]

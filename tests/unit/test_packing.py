@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def model() -> torch.nn.Module:
     return get_peft_model(base, lora).eval()
 
 
-def gradients(model: torch.nn.Module, rows: list, tokens: int) -> tuple[float, list[torch.Tensor]]:
+def gradients(model: torch.nn.Module, rows: list[Any], tokens: int) -> tuple[float, list[torch.Tensor]]:
     model.zero_grad()
     total = 0.0
     for row in rows:
@@ -89,7 +90,12 @@ def test_gradients_are_those_of_all_logits_and_no_logits_are_kept(
     one = example(23, masked=9)
     model.zero_grad()
     kept: list[torch.Size] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         loss = completion_loss(model, pack([one], 0)[0], CPU)
     assert kept
     assert all(64 not in shape for shape in kept)  # as wide as the vocabulary

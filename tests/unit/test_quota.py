@@ -114,7 +114,8 @@ def test_a_run_whose_attempts_cost_too_much_does_not_start_again() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 20_000), st.integers(0, 20_000)), max_size=40))
 def test_money_adds_up_whatever_the_order(events: list[tuple[int, int, int]]) -> None:
     """A slot is taken where it is free and given back where it is held; the month always says what is held."""
-    now, held, spent = ledger(), {}, 0
+    held: dict[int, Any] = {}
+    now, spent = ledger(), 0
     for number, reserved, used in events:
         run_ = waiting(name=str(number), usd=reserved / 1e4)
         if number in held:

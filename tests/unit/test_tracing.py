@@ -155,7 +155,7 @@ def test_a_messages_own_attribute_counts_before_the_events() -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 @given(st.one_of(st.none(), st.text(), st.integers(), st.lists(st.text()), st.dictionaries(st.text(), st.text())))
 def test_whatever_stands_in_its_place_a_call_is_made(kept: Kept, value: Any) -> None:
-    called = []
+    called: list[Any] = []
     traced(called.append)(pubsub_event({"traceparent": value}))
     assert len(called) == 1
     traced(called.append)(pubsub_event(value if not isinstance(value, dict) else value | {"x": "y"}))
