@@ -4,6 +4,7 @@ Speed: 100 Alpaca-style rows, 4 examples a step, LoRA r=16 on attention, each in
 the best of each counts, since other work on the machine can only slow one down. Useful tokens are those of the
 examples, without padding; the time is that of the steps, without loading and without evaluation. TRL runs as it comes,
 at its best where bf16 is native: packed, without gradient checkpointing; and so in fp32, which is its best elsewhere.
+The physical limit is the same run as if nothing but its matrix products took time.
 
 `--parity`: the same examples in the same order, not packed, in fp32: both losses, step by step.
 """
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -37,7 +39,10 @@ CASES = {
     "TRL default, NF4 QLoRA": {"nf4": True},
     "TRL packing, NF4 QLoRA": {"nf4": True, "packing": True, "gradient_checkpointing": False},
     "TRL packing in fp32, NF4 QLoRA": {"nf4": True, "packing": True, "gradient_checkpointing": False, "fp32": True},
+    "matrix products alone, bf16 LoRA": {"ours": True, "products": True},
+    "matrix products alone, NF4 QLoRA": {"ours": True, "nf4": True, "products": True},
 }
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 
 
 def manifest(steps: int, *, method: str, **training: Any) -> dict[str, Any]:
@@ -50,17 +55,20 @@ def manifest(steps: int, *, method: str, **training: Any) -> dict[str, Any]:
     }
 
 
-def ours(steps: int, *, nf4: bool = False, **training: Any) -> tuple[list[float], float, list[Any]]:
-    """(loss of each step, useful tokens a second, the examples of each step)."""
+def ours(
+    steps: int, *, nf4: bool = False, around: AbstractContextManager[Any] | None = None, **training: Any
+) -> tuple[list[float], float, list[Any]]:
+    """(loss of each step, useful tokens a second, the examples of each step); the steps are taken within `around`."""
     from tests.training import Desk
     from trainer import data, evaluate
 
     batches: list[Any] = []
 
     def noted(*arguments: Any, **named: Any) -> Iterator[Any]:
-        for batch in data_batches(*arguments, **named):
-            batches.append(batch)
-            yield batch
+        with around or nullcontext():
+            for batch in data_batches(*arguments, **named):
+                batches.append(batch)
+                yield batch
 
     data_batches = data.batches
     desk = Desk(every_s=100_000, **manifest(steps, method="qlora" if nf4 else "lora", **training))
@@ -70,6 +78,16 @@ def ours(steps: int, *, nf4: bool = False, **training: Any) -> tuple[list[float]
             raise RuntimeError("training failed")
     points = [p for p in (json.loads(line) for line in desk.delivered("metrics.jsonl").splitlines()) if "loss" in p]
     return [p["loss"] for p in points], points[-1]["tokens_per_s"], batches
+
+
+def products(steps: int, *, nf4: bool) -> tuple[list[float], float]:
+    """As `ours`, but that nothing took time besides the matrix products, which any loop has to compute."""
+    from torch.profiler import ProfilerActivity, profile
+
+    profiler = profile(activities=[ProfilerActivity.CPU])
+    losses, _, batches = ours(steps, nf4=nf4, around=profiler)
+    spent_us = sum(event.self_cpu_time_total for event in profiler.key_averages() if event.key in PRODUCTS)
+    return losses, sum(len(example.ids) for batch in batches for example in batch) / (spent_us / 1e6)
 
 
 def trl(batches: list[Any], *, nf4: bool = False, fp32: bool = False, **config: Any) -> tuple[list[float], float]:
@@ -133,7 +151,9 @@ def one(name: str, steps: int) -> None:
     torch.set_num_threads(2)
     case = dict(CASES[name])
     is_ours, nf4 = case.pop("ours", False), case.pop("nf4", False)
-    if is_ours:
+    if case.pop("products", False):
+        losses, speed = products(steps, nf4=nf4)
+    elif is_ours:
         losses, speed, _ = ours(steps, nf4=nf4)
     else:
         losses, speed = trl(_batches(steps), nf4=nf4, **case)
@@ -198,6 +218,11 @@ def speed(steps: int, turns: int, without: list[str]) -> int:
                 print(json.dumps({"not measured": peer}))
                 continue
             show(f"useful tokens a second, {kind}", max(figures[mine]), max(figures[peer]), peer, "tokens/s")
+        limit, best = f"matrix products alone, {kind}", f"TRL packing, {kind}"
+        if limit in figures:
+            show(f"useful tokens a second, {kind}", max(figures[mine]), max(figures[limit]), limit, "tokens/s")
+        if limit in figures and best in figures:
+            show(f"useful tokens a second, {limit}", max(figures[limit]), max(figures[best]), best, "tokens/s")
         if (peer := f"TRL default, {kind}") in last:  # packed rows hold other examples
             show(f"mean loss of the last three steps, {kind}", last[mine], last[peer], peer, "nats")
     return 0
