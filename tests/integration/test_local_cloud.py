@@ -18,10 +18,10 @@ from local.processes import lives
 from tests.cloud import DROPS, ROOT, TestCloud, eventually
 
 
-def local(home: Path, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def local(home: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"ADAPTML_LOCAL_HOME": str(home)} | environment
     return subprocess.run(
-        [sys.executable, "-m", "local", command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "local", *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
     )
 
 
@@ -61,6 +61,19 @@ def test_two_clouds_run_side_by_side_and_a_killed_one_takes_all_its_parts_along(
     assert not any(lives(process) for process in third)
     assert not (tmp_path / "env").exists()
     assert local(tmp_path, "down").returncode == 0
+
+
+def test_it_ends_with_the_process_that_it_was_started_for(tmp_path: Path) -> None:
+    client = subprocess.Popen(["sleep", "300"])
+    try:
+        started = local(tmp_path, "up", "--ends-with", str(client.pid))
+        assert started.returncode == 0, started.stderr
+        everything = tree(parts(tmp_path))
+    finally:
+        client.kill()  # and not reaped: a zombie needs no cloud
+    eventually(lambda: not any(lives(process) for process in everything), within_s=30, what=lambda: everything)
+    client.wait(timeout=5)
+    assert local(tmp_path, "status").returncode == 1
 
 
 def test_the_env_file_is_all_that_a_shell_needs(cloud: TestCloud) -> None:
