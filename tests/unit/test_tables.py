@@ -23,6 +23,7 @@ from tests.unit.rows import (
     Place,
     call,
     checked,
+    chunks_of,
     columnar,
     errors,
     file_of,
@@ -353,7 +354,7 @@ def test_where_the_bucket_fails_that_is_raised_and_no_fault_of_the_file(
     packed = parquet_of(columns, row_group_size=500, use_dictionary=False, compression="none")
     data = packed if "parquet" in suffix else file_of(suffix, columns.to_pylist())
     stream = Breaks(gzip.compress(data, 0) if suffix.endswith(".gz") else data, failure, after=after)
-    with pytest.raises(type(failure)) as raised:
+    with chunks_of(1024 * 1024), pytest.raises(type(failure)) as raised:
         for _ in open_rows(stream, f"a{suffix}", lambda _: None):
             pass
     assert raised.value is failure
