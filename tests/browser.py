@@ -68,6 +68,8 @@ def picture(page: Page, name: str, *, widths: tuple[int, ...] = (DESKTOP, PHONE)
         page.screenshot(path=os.fspath(SCREENSHOTS / f"{name}-{width}.png"))
         assert_fits(page, width)
     page.set_viewport_size(before)
+    with suppress(TookTooLong):  # what is clicked while it moves may not notice
+        settled(page, within_ms=4000)
 
 
 def _height(page: Page) -> int:

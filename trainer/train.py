@@ -41,13 +41,13 @@ def train(attempt: Attempt) -> None:
     an adapter, Fenced and Stopped from the attempt.
     """
     try:
-        with tracing.phases() as phase, tempfile.TemporaryDirectory(prefix="adaptml-") as folder:
-            _train(attempt, Path(folder), phase)
+        with tracing.phases() as phase:
+            _train(attempt, phase)
     except torch.OutOfMemoryError as error:  # where there is nothing to halve; another attempt would come as far
         raise out_of_memory(attempt.manifest) from error
 
 
-def _train(attempt: Attempt, folder: Path, phase: Callable[[str], None]) -> None:
+def _train(attempt: Attempt, phase: Callable[[str], None]) -> None:
     manifest, settings = attempt.manifest, attempt.manifest.training
     row = CATALOGUE[manifest.base_model]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -55,6 +55,7 @@ def _train(attempt: Attempt, folder: Path, phase: Callable[[str], None]) -> None
 
     phase("prepare")
     # Model and data, side by side: the one takes disk and GPU, the other the network and the cores
+    folder = Path(tempfile.mkdtemp(prefix="adaptml-"))
     chat = chat_tokenizer(row)
     with ThreadPoolExecutor(1, "base-model") as beside:
         load = tracing.beside("load model", load_base)
