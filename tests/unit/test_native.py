@@ -47,7 +47,7 @@ def text_prints(data: bytes) -> Prints:
 
 @compiling
 def test_it_is_there_where_it_can_be_compiled() -> None:
-    assert native.certify is not None, "make removes and sets up the environment: rm .venv/.ready; make .venv/.ready"
+    assert native.certify is not None, "not compiled: rm .venv/.ready; make .venv/.ready"
 
 
 @compiling
