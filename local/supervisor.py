@@ -192,7 +192,11 @@ def _listens(port: int) -> bool:
 
 def serve(ends_with: int | None) -> int:
     """Runs the local cloud in this process until SIGTERM, Ctrl-C or the end of another; returns the exit status."""
-    client = psutil.Process(ends_with) if ends_with is not None else None
+    try:
+        client = psutil.Process(ends_with) if ends_with is not None else None
+    except psutil.NoSuchProcess:
+        print(f"there is no process {ends_with} to end with", file=sys.stderr)
+        return 1
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
